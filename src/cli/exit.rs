@@ -1,0 +1,111 @@
+//! Exit codes and the errors they stand for.
+
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+use crate::pipeline::restore::RestoreError;
+use crate::store::StoreError;
+
+/// How the process ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// All that was asked for is done.
+    Done,
+    /// Nothing of it is.
+    Failed,
+    /// The command line makes no sense.
+    Usage,
+    /// Finished, but some files were skipped or failed.
+    Partly,
+    /// Stored data are damaged.
+    Damage,
+    /// There is no store.
+    NoStore,
+    /// Another process needs the store for itself.
+    InUse,
+    /// The configuration is invalid.
+    Config,
+    /// A signal ended it.
+    Signal(i32),
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Partly => 3,
+            Exit::Damage => 4,
+            Exit::NoStore => 10,
+            Exit::InUse => 11,
+            Exit::Config => 78,
+            Exit::Signal(signal) => u8::try_from(128 + signal).unwrap_or(1),
+        })
+    }
+}
+
+/// A mistake in how filed was called that clap cannot see.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct UsageError(pub String);
+
+/// The limit does not suffice for the command.
+#[derive(Debug, thiserror::Error)]
+#[error("too little memory: {limit}; the smallest limit that works here is {} MiB",
+    .smallest_bytes.div_ceil(1 << 20))]
+pub(super) struct TooLittleMemory {
+    /// The limit and what set it.
+    pub limit: String,
+    /// The smallest that works, in bytes.
+    pub smallest_bytes: u64,
+}
+
+/// The exit code of an error, and what the user can do about it.
+pub(super) fn classify(error: &anyhow::Error) -> (Exit, Option<&'static str>) {
+    for cause in error.chain() {
+        if cause.is::<UsageError>() {
+            return (Exit::Usage, None);
+        }
+        if cause.is::<ConfigError>() || cause.is::<TooLittleMemory>() {
+            return (Exit::Config, None);
+        }
+        if let Some(RestoreError::Store(error)) = cause.downcast_ref() {
+            return of_store(error);
+        }
+        if let Some(error) = cause.downcast_ref::<StoreError>() {
+            return of_store(error);
+        }
+        if let Some(error) = cause.downcast_ref::<std::sync::Arc<StoreError>>() {
+            return of_store(error);
+        }
+    }
+    (Exit::Failed, None)
+}
+
+fn of_store(error: &StoreError) -> (Exit, Option<&'static str>) {
+    match error {
+        StoreError::Missing { .. } => (
+            Exit::NoStore,
+            Some("`filed process PATH` creates one; --store names another folder"),
+        ),
+        StoreError::NotAStore { .. } => {
+            (Exit::Failed, Some("give --store a new or an empty folder"))
+        }
+        StoreError::InUse { .. } => (Exit::InUse, Some("try again when it has finished")),
+        StoreError::Newer { .. } => (
+            Exit::Failed,
+            Some("use the filed that wrote it, or a newer one"),
+        ),
+        error if error.is_disk_full() => (
+            Exit::Failed,
+            Some("make room on the store's disk and run it again: what is stored is kept"),
+        ),
+        error if error.is_damage() => (
+            Exit::Damage,
+            Some("`filed verify` names everything that is damaged"),
+        ),
+        StoreError::NotStored { .. } => (Exit::Failed, Some("`filed list` shows what is stored")),
+        _ => (Exit::Failed, None),
+    }
+}

@@ -1,0 +1,50 @@
+//! The command line: arguments in, text and exit codes out. It decides nothing.
+//!
+//! Data go to stdout, talk to stderr. Every error is one line that says what was being done, to
+//! which path, why it did not work, and, where there is one, what to do about it.
+
+mod args;
+mod config;
+mod exit;
+mod list;
+mod names;
+mod output;
+mod process;
+mod restore;
+mod screen;
+mod setup;
+mod verify;
+
+use clap::{CommandFactory, Parser};
+
+pub use exit::Exit;
+
+use args::{Cli, Command};
+
+/// Runs the command that this process was called with.
+pub fn run() -> Exit {
+    let cli = Cli::parse();
+    let common = &cli.common;
+    let outcome = match &cli.command {
+        Command::Process(args) => process::run(common, args),
+        Command::Restore(args) => restore::run(common, args),
+        Command::Verify(args) => verify::run(common, args),
+        Command::List(args) => list::list(common, args),
+        Command::Show(args) => list::show(common, args),
+        Command::Config(args) => config::run(common, args),
+    };
+    outcome.unwrap_or_else(|error| {
+        let (exit, hint) = exit::classify(&error);
+        let message = match hint {
+            Some(hint) => format!("{error:#} (hint: {hint})"),
+            None => format!("{error:#}"),
+        };
+        output::warn(&message);
+        exit
+    })
+}
+
+/// The definition of the command line, for documentation and tests.
+pub fn command() -> clap::Command {
+    Cli::command()
+}

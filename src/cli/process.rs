@@ -1,0 +1,492 @@
+//! `filed process`: taking files in.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::args::{Common, Form, Process};
+use super::exit::{Exit, UsageError};
+use super::names;
+use super::output::{self, Count, Rate, Size};
+use super::screen::{Screen, Total};
+use super::setup::Setup;
+use crate::config::{ChunkingMethod, FlagValue};
+use crate::daemon::tuning::{Wish, context_bytes};
+use crate::daemon::{self, Patience, Run};
+use crate::heap::Pool;
+use crate::pipeline::{
+    self, FileReport, Found, Input, Limits, Options, Progress, Status, Stop, Walk,
+};
+use crate::store::finder::PieceFinder;
+use crate::store::format::Chunking;
+use crate::store::recover::recover;
+use crate::store::{FileName, Store, hex, show_path};
+
+pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
+    let form = Form::of_flag(args.working.json);
+    let inputs = inputs(args)?;
+    let flag = |key, value: &Option<String>, flag| {
+        value.clone().map(|value| FlagValue { key, value, flag })
+    };
+    let flags = [
+        flag("chunking.method", &args.chunking, "--chunking"),
+        flag("compression.level", &args.level, "--level"),
+    ];
+    let setup = Setup::load(
+        common,
+        Some(&args.working),
+        flags.into_iter().flatten().collect(),
+    )?;
+    let wanted_chunking = chunking(&setup);
+    let level = setup.config.compression.level;
+    let wish = Wish {
+        workers: setup.workers(),
+        cache_bytes: setup.config.heap.piece_cache.as_u64(),
+        shared_buffer_bytes: 0,
+        worker_buffer_bytes: pipeline::worker_buffer_bytes(&method_of(&setup)?),
+        worker_context_bytes: context_bytes(level),
+    };
+    let plan = setup.fit(&wish)?;
+    let mut tally = Tally::default();
+    if !setup.store.exists() && inputs.iter().all(is_missing) {
+        // A mistyped path is no reason to create a store.
+        for input in inputs {
+            if let Input::Path { path, name } = input {
+                let why = "No such file or directory";
+                let report = FileReport::without(Status::Failed, path, name, why);
+                tally.add(&report);
+                show_report(&report, form, &setup.screen);
+            }
+        }
+        return Ok(Exit::Failed);
+    }
+    let store = Store::open_or_create(&setup.store, wanted_chunking.clone())?;
+    if args.chunking.is_some() && store.format().chunking != wanted_chunking {
+        setup.screen.line(&format_args!(
+            "{}: --chunking is ignored: a store's files are all cut as its first were",
+            show_path(store.root())
+        ));
+    }
+    seal_left_behind(&store, &setup.screen)?;
+    let pool = Pool::new(plan.buffer_bytes);
+    let limits = Limits::new(plan.workers);
+    let finder = PieceFinder::new(&store, plan.cache_bytes);
+    let options = Options {
+        workers: plan.workers,
+        level: i32::from(level),
+        pack_bytes: setup.config.store.pack_size.as_u64(),
+        reread: args.reread,
+    };
+    let stop = Arc::new(Stop::default());
+    let progress = Progress::default();
+    let total = count_ahead(&setup.screen, &inputs, store.root(), &stop);
+    let walk = Walk::new(inputs, store.root());
+    let watch = setup.watch(&store, &pool, &limits, Some((&finder, plan.cache_bytes)));
+    let counted = Mutex::new(&mut tally);
+    let report = |report: FileReport| {
+        show_report(&report, form, &setup.screen);
+        counted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add(&report);
+    };
+    let mut display = |glance: daemon::Glance<'_>| setup.screen.show(glance, total.now());
+    let run = daemon::run(
+        watch,
+        &stop,
+        &progress,
+        Patience::Unlimited,
+        &mut display,
+        || {
+            pipeline::take_in(
+                &store, &pool, walk, &options, &finder, &limits, &stop, &progress, &report,
+            )
+        },
+    )
+    .context("start the control loop")?;
+    stop.request();
+    setup.screen.clear();
+    let thresholds = &setup.memory.thresholds;
+    let summary = Summary::new(
+        &tally,
+        &run,
+        thresholds.threshold_bytes(),
+        thresholds.limit_bytes(),
+    );
+    match form {
+        Form::Json => output::json_line(&summary),
+        Form::Text if !args.working.quiet => output::print(&summary.table(&tally, store.root())),
+        Form::Text => {}
+    }
+    if let Err(error) = run.outcome {
+        return Err(anyhow::Error::new(error).context("stopped"));
+    }
+    Ok(match run.signal {
+        Some(signal) => Exit::Signal(signal),
+        None => tally.exit(),
+    })
+}
+
+/// What was asked for, as absolute paths.
+fn inputs(args: &Process) -> anyhow::Result<Vec<Input>> {
+    let usage = |message: &str| Err(UsageError(message.to_owned()).into());
+    if args.name.is_some() && args.paths.len() > 1 {
+        return usage("--as names a single file: give one PATH with it");
+    }
+    let name = args.name.as_deref().map(|name| {
+        FileName::new(name.as_bytes()).map_err(|error| UsageError(format!("--as: {error}")))
+    });
+    let name = name.transpose()?;
+    let mut inputs = Vec::with_capacity(args.paths.len());
+    for path in &args.paths {
+        if path == OsStr::new("-") {
+            match &name {
+                Some(name) => inputs.push(Input::Stdin { name: name.clone() }),
+                None => return usage("standard input has no name: give it one with --as NAME"),
+            }
+        } else {
+            let given = Path::new(path);
+            // A path that cannot be resolved is reported like any other that is not there.
+            let path = names::absolute(given).unwrap_or_else(|_| given.to_owned());
+            let name = name.clone();
+            inputs.push(Input::Path { path, name });
+        }
+    }
+    Ok(inputs)
+}
+
+fn is_missing(input: &Input) -> bool {
+    matches!(input, Input::Path { path, .. } if path.symlink_metadata()
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound))
+}
+
+/// How a store that has yet to be created would cut files.
+fn chunking(setup: &Setup) -> Chunking {
+    let chunking = &setup.config.chunking;
+    match chunking.method {
+        ChunkingMethod::Fixed => Chunking::Fixed,
+        ChunkingMethod::Content => Chunking::Content {
+            // The configuration allows at most 256 KiB.
+            average_bytes: chunking.piece_size.as_u64() as u32,
+        },
+    }
+}
+
+/// The chunker of the store there is, or would be: its buffers are planned before the store is opened.
+fn method_of(setup: &Setup) -> anyhow::Result<pipeline::chunker::Method> {
+    let format = crate::store::format::Format::read(&setup.store);
+    let chunking = format.map_or_else(|_| chunking(setup), |format| format.chunking);
+    Ok(pipeline::method(&chunking, &setup.store)?)
+}
+
+fn seal_left_behind(store: &Store, screen: &Screen) -> anyhow::Result<()> {
+    let recovered = recover(store, output::now_ns())?;
+    for path in &recovered.damaged {
+        let path = show_path(path);
+        screen.line(&format_args!(
+            "{path}: damaged: it is shorter than what was committed; `filed verify` names the files"
+        ));
+    }
+    if recovered.sealed > 0 {
+        tracing::info!(
+            packs = recovered.sealed,
+            pieces = recovered.pieces,
+            cut_bytes = recovered.cut_bytes,
+            "sealed what an earlier process left behind"
+        );
+    }
+    Ok(())
+}
+
+/// The sum of what is to be taken in, found out beside the work where it is shown.
+struct Ahead {
+    bytes: AtomicU64,
+}
+
+impl Ahead {
+    const UNKNOWN: u64 = u64::MAX;
+
+    fn now(&self) -> Total {
+        match self.bytes.load(Ordering::Relaxed) {
+            Ahead::UNKNOWN => Total::Unknown,
+            bytes => Total::Bytes(bytes),
+        }
+    }
+}
+
+fn count_ahead(screen: &Screen, inputs: &[Input], store: &Path, stop: &Arc<Stop>) -> Arc<Ahead> {
+    let ahead = Arc::new(Ahead {
+        bytes: AtomicU64::new(Ahead::UNKNOWN),
+    });
+    let streams = inputs
+        .iter()
+        .any(|input| matches!(input, Input::Stdin { .. }));
+    if streams || !screen.shows_total() {
+        return ahead;
+    }
+    let (walk, found, stop) = (
+        Walk::new(inputs.to_vec(), store),
+        Arc::clone(&ahead),
+        Arc::clone(stop),
+    );
+    // Ends with the walk, with the work, or with the process: nobody waits for it.
+    std::thread::spawn(move || {
+        let mut bytes = 0u64;
+        for entry in walk {
+            if stop.requested() {
+                return;
+            }
+            if let Found::File { metadata, .. } = entry {
+                bytes = bytes.saturating_add(metadata.len());
+            }
+        }
+        found.bytes.store(bytes, Ordering::Relaxed);
+    });
+    ahead
+}
+
+/// Counts over all reports.
+#[derive(Default)]
+struct Tally {
+    stored: u64,
+    unchanged: u64,
+    failed: u64,
+    skipped: u64,
+    bytes: u64,
+    read_bytes: u64,
+    pieces: u64,
+    new_pieces: u64,
+    new_bytes: u64,
+    stored_bytes: u64,
+}
+
+impl Tally {
+    fn add(&mut self, report: &FileReport) {
+        match report.status {
+            Status::Stored => {
+                self.stored += 1;
+                self.read_bytes += report.size_bytes;
+            }
+            Status::Unchanged => self.unchanged += 1,
+            Status::Failed => self.failed += 1,
+            Status::Skipped => self.skipped += 1,
+        }
+        self.bytes += report.size_bytes;
+        self.pieces += report.pieces;
+        self.new_pieces += report.new_pieces;
+        self.new_bytes += report.new_bytes;
+        self.stored_bytes += report.stored_bytes;
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Tally {
+                failed: 0,
+                skipped: 0,
+                ..
+            } => Exit::Done,
+            Tally {
+                stored: 0,
+                unchanged: 0,
+                failed: 1..,
+                ..
+            } => Exit::Failed,
+            _ => Exit::Partly,
+        }
+    }
+}
+
+fn show_report(report: &FileReport, form: Form, screen: &Screen) {
+    if form == Form::Json {
+        return screen.above(|| output::json_line(&FileLine::new(report)));
+    }
+    if let Some(error) = &report.error {
+        let path = show_path(&report.path);
+        match report.status {
+            Status::Skipped => screen.line(&format_args!("{path}: skipped: {error}")),
+            _ => screen.line(&format_args!("{path}: {error}")),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct FileLine {
+    v: u8,
+    r#type: &'static str,
+    name: Option<String>,
+    path: String,
+    version: Option<u64>,
+    status: &'static str,
+    bytes: u64,
+    chunks: u64,
+    pieces: u64,
+    new_pieces: u64,
+    new_bytes: u64,
+    stored_bytes: u64,
+    digest: Option<String>,
+    seconds: f64,
+    error: Option<String>,
+}
+
+impl FileLine {
+    fn new(report: &FileReport) -> FileLine {
+        FileLine {
+            v: 1,
+            r#type: "file",
+            name: report.name.as_ref().map(FileName::to_string),
+            path: show_path(&report.path).to_string(),
+            version: report.version,
+            status: match report.status {
+                Status::Stored => "stored",
+                Status::Unchanged => "unchanged",
+                Status::Failed => "failed",
+                Status::Skipped => "skipped",
+            },
+            bytes: report.size_bytes,
+            chunks: report.chunks,
+            pieces: report.pieces,
+            new_pieces: report.new_pieces,
+            new_bytes: report.new_bytes,
+            stored_bytes: report.stored_bytes,
+            digest: report.digest.as_ref().map(|digest| hex(digest)),
+            seconds: report.took.as_secs_f64(),
+            error: report.error.clone(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Summary {
+    v: u8,
+    r#type: &'static str,
+    files: u64,
+    stored: u64,
+    unchanged: u64,
+    failed: u64,
+    skipped: u64,
+    bytes: u64,
+    new_bytes: u64,
+    stored_bytes: u64,
+    seconds: f64,
+    rss_start: u64,
+    rss_peak: u64,
+    rss_end: u64,
+    mode_changes: u64,
+    threshold: u64,
+    limit: u64,
+}
+
+impl Summary {
+    fn new<T>(tally: &Tally, run: &Run<T>, threshold: u64, limit: u64) -> Summary {
+        Summary {
+            v: 1,
+            r#type: "summary",
+            files: tally.stored + tally.unchanged + tally.failed + tally.skipped,
+            stored: tally.stored,
+            unchanged: tally.unchanged,
+            failed: tally.failed,
+            skipped: tally.skipped,
+            bytes: tally.bytes,
+            new_bytes: tally.new_bytes,
+            stored_bytes: tally.stored_bytes,
+            seconds: run.took.as_secs_f64(),
+            rss_start: run.memory.start_bytes,
+            rss_peak: run.memory.peak_bytes,
+            rss_end: run.memory.end_bytes,
+            mode_changes: run.mode_changes,
+            threshold,
+            limit,
+        }
+    }
+
+    fn table(&self, tally: &Tally, store: &Path) -> String {
+        let took = std::time::Duration::from_secs_f64(self.seconds);
+        let mut parts = vec![format!("{} stored", Count(self.stored))];
+        for (count, what) in [
+            (self.unchanged, "unchanged"),
+            (self.failed, "failed"),
+            (self.skipped, "skipped"),
+        ] {
+            if count > 0 {
+                parts.push(format!("{} {what}", Count(count)));
+            }
+        }
+        let rate = Rate {
+            bytes: tally.read_bytes,
+            took,
+        };
+        let modes = match self.mode_changes {
+            0 => "normal throughout".to_owned(),
+            1 => "1 change".to_owned(),
+            changes => format!("{changes} changes"),
+        };
+        let smaller = output::ratio(self.new_bytes, self.stored_bytes);
+        let rows = [
+            ("files", parts.join(", ")),
+            (
+                "read",
+                format!(
+                    "{} in {:.2} s, {rate}",
+                    Size(tally.read_bytes),
+                    self.seconds
+                ),
+            ),
+            (
+                "new",
+                format!(
+                    "{} in {} of {} pieces",
+                    Size(self.new_bytes),
+                    Count(tally.new_pieces),
+                    Count(tally.pieces)
+                ),
+            ),
+            ("kept", format!("{}  {smaller}", Size(self.stored_bytes))),
+            (
+                "memory",
+                format!(
+                    "{} -> {} -> {}  (start, peak, end; threshold {}, limit {})",
+                    Size(self.rss_start),
+                    Size(self.rss_peak),
+                    Size(self.rss_end),
+                    Size(self.threshold),
+                    Size(self.limit)
+                ),
+            ),
+            ("modes", modes),
+            ("store", show_path(store).to_string()),
+        ];
+        rows.iter()
+            .map(|(key, value)| format!("{key:<8}{}\n", value.trim_end()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_says_whether_anything_was_stored() {
+        let exit = |stored, unchanged, failed, skipped| {
+            let tally = Tally {
+                stored,
+                unchanged,
+                failed,
+                skipped,
+                ..Tally::default()
+            };
+            tally.exit()
+        };
+        assert_eq!(exit(0, 0, 0, 0), Exit::Done);
+        assert_eq!(exit(1, 1, 0, 0), Exit::Done);
+        assert_eq!(exit(1, 0, 1, 0), Exit::Partly);
+        assert_eq!(exit(0, 1, 1, 0), Exit::Partly);
+        assert_eq!(exit(0, 0, 1, 0), Exit::Failed);
+        assert_eq!(exit(0, 0, 0, 1), Exit::Partly);
+    }
+}

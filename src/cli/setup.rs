@@ -1,0 +1,184 @@
+//! What every command needs before it acts: the configuration, checked; the memory it may use; logs.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use super::args::{Common, Working};
+use super::exit::TooLittleMemory;
+use super::screen::{LogWriter, Screen};
+use crate::config::{self, Config, FlagValue, LogLevel, Measure, Origin, Role, Sources};
+use crate::daemon::memory::MemoryProbe;
+use crate::daemon::relief::Relief;
+use crate::daemon::tuning::{self, Plan, Wish};
+use crate::daemon::{Patience, Watch};
+use crate::heap::Pool;
+use crate::pipeline::Limits;
+use crate::pressure::dwell::Dwell;
+use crate::pressure::limits::{self, ConfiguredLimit, Resume, Wanted};
+use crate::pressure::mode::Controller;
+use crate::pressure::probe::{cgroup, host, rlimit};
+use crate::pressure::sample::Measure as SampleMeasure;
+use crate::store::Store;
+use crate::store::finder::PieceFinder;
+
+/// A command's settings.
+pub(super) struct Setup {
+    pub config: Config,
+    pub memory: limits::Limits,
+    pub screen: Screen,
+    pub store: PathBuf,
+}
+
+impl Setup {
+    /// Loads the configuration with these flags above it, and starts logging.
+    pub(super) fn load(
+        common: &Common,
+        working: Option<&Working>,
+        mut flags: Vec<FlagValue>,
+    ) -> anyhow::Result<Setup> {
+        let mut flag = |key, value: Option<String>, flag| {
+            flags.extend(value.map(|value| FlagValue { key, value, flag }));
+        };
+        let store = common.store.as_ref();
+        let store = store.map(|path| path_text(path)).transpose()?;
+        flag("store.path", store, "--store");
+        flag("log.level", common.log.clone(), "--log");
+        if let Some(working) = working {
+            flag("memory.limit", working.memory.clone(), "--memory");
+            flag("pipeline.workers", working.workers.clone(), "--workers");
+        }
+        let sources = Sources::from_process(Role::Command, common.config.clone(), flags);
+        let loaded = config::load(&sources)?;
+        let config = loaded.config;
+        let quiet = working.is_none_or(|working| working.quiet);
+        let screen = Screen::new(quiet, config.progress.interval);
+        start_logging(config.log.level, &screen);
+        let store = config::store_path(&config, |name| std::env::var_os(name))?;
+        let origin = loaded.origin.get("memory.limit");
+        let memory = memory_limits(&config, origin.unwrap_or(&Origin::BuiltIn));
+        Ok(Setup {
+            config,
+            memory,
+            screen,
+            store,
+        })
+    }
+
+    /// Threads that were asked for, or as many as there are cores.
+    pub(super) fn workers(&self) -> usize {
+        match self.config.pipeline.workers {
+            config::Workers::Count(count) => usize::from(count),
+            config::Workers::Auto => {
+                std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+            }
+        }
+    }
+
+    /// Fits what a command would like to use under the limit.
+    pub(super) fn fit(&self, wish: &Wish) -> Result<Plan, TooLittleMemory> {
+        let thresholds = &self.memory.thresholds;
+        let plan =
+            tuning::fit(wish, thresholds.limit_bytes()).map_err(|too_small| TooLittleMemory {
+                limit: self.memory.why.first().cloned().unwrap_or_default(),
+                smallest_bytes: too_small.smallest_bytes,
+            })?;
+        for why in &self.memory.why {
+            tracing::info!("{why}");
+        }
+        tracing::info!(
+            workers = plan.workers,
+            buffer_bytes = plan.buffer_bytes,
+            cache_bytes = plan.cache_bytes,
+            "memory planned"
+        );
+        Ok(plan)
+    }
+
+    /// How a run of this command is watched over.
+    pub(super) fn watch<'a>(
+        &self,
+        store: &'a Store,
+        pool: &'a Pool,
+        limits: &'a Limits,
+        finder: Option<(&'a PieceFinder<'a>, u64)>,
+    ) -> Watch<'a> {
+        let memory = &self.config.memory;
+        let measure = match memory.measure {
+            Measure::Rss => SampleMeasure::Rss,
+            Measure::Anonymous => SampleMeasure::Anonymous,
+        };
+        let dwell = Dwell { base: memory.dwell };
+        Watch {
+            controller: Controller::new(self.memory.thresholds, measure, dwell),
+            probe: MemoryProbe::open(Path::new("/")),
+            relief: Relief {
+                pool,
+                limits,
+                workers: NonZeroUsize::new(limits.workers()).unwrap_or(NonZeroUsize::MIN),
+                finder,
+                database: store.database(),
+            },
+            idle: self.config.heap.idle,
+            display_every: self.screen.every(),
+        }
+    }
+}
+
+/// Reading stops within this time even if whoever takes the bytes does not take them.
+pub(super) const READER_PATIENCE: Patience = Patience::AtMost(Duration::from_millis(900));
+
+fn memory_limits(config: &Config, origin: &Origin) -> limits::Limits {
+    let wanted = Wanted {
+        limit: match config.memory.limit {
+            config::Limit::Auto => None,
+            config::Limit::Size(size) => Some(ConfiguredLimit {
+                bytes: size.as_u64(),
+                origin: match origin {
+                    Origin::Flag(flag) => (*flag).to_owned(),
+                    origin => format!("memory.limit in {origin}"),
+                },
+            }),
+        },
+        threshold_bytes: config.memory.threshold.as_u64(),
+        resume: Resume::Percent(config.memory.resume.0),
+    };
+    let cgroup = cgroup::limits(Path::new("/"));
+    for problem in &cgroup.problems {
+        tracing::warn!(%problem, "a limit of the cgroup cannot be read");
+    }
+    limits::choose(&wanted, &cgroup.found, rlimit::limits(), host::memory())
+}
+
+fn start_logging(level: LogLevel, screen: &Screen) {
+    let level = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let writer = LogWriter(screen.clone());
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_target(false)
+        .with_writer(move || writer.clone());
+    let only_ours = Targets::new().with_target("filed", level);
+    // Started twice in one process, the first stays.
+    let _ = tracing_subscriber::registry()
+        .with(lines)
+        .with(only_ours)
+        .try_init();
+}
+
+/// Configuration is text, so a path in it must be.
+fn path_text(path: &Path) -> anyhow::Result<String> {
+    let text = path.to_str().map(str::to_owned);
+    text.with_context(|| format!("--store {}: the path is not UTF-8", path.display()))
+}

@@ -1,0 +1,198 @@
+//! The table of keys: every key there is, and what it may hold.
+//!
+//! This is the only place that knows ranges. Messages, the check of each layer and the test of
+//! the documented default file all take them from here, so that they cannot disagree.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use bytesize::{ByteSize, GIB, KIB, MIB, PIB};
+
+use super::quote::quoted;
+use super::value::{
+    Limit, Percent, Workers, format_duration, format_size, parse_duration, parse_size,
+};
+
+/// A key and what it may hold.
+pub(super) struct Key {
+    /// `section.key`
+    pub(super) name: &'static str,
+    pub(super) rule: Rule,
+}
+
+/// What a value must be.
+pub(super) enum Rule {
+    Path,
+    Size(RangeInclusive<u64>),
+    PowerOfTwo(RangeInclusive<u64>),
+    SizeOrAuto(RangeInclusive<u64>),
+    Percent(RangeInclusive<u8>),
+    Time(RangeInclusive<Duration>),
+    Number(RangeInclusive<u16>),
+    NumberOrAuto(RangeInclusive<u16>),
+    Choice(&'static [&'static str]),
+}
+
+/// All keys, in the order of the default file.
+pub(super) static KEYS: [Key; 15] = [
+    key("store.path", Rule::Path),
+    key("store.pack_size", Rule::Size(MIB..=GIB)),
+    key("chunking.method", Rule::Choice(&["content", "fixed"])),
+    key(
+        "chunking.piece_size",
+        Rule::PowerOfTwo(16 * KIB..=256 * KIB),
+    ),
+    key("compression.level", Rule::Number(1..=19)),
+    // 24 MiB is the least that filed sets out to work within. No machine has a pebibyte: a larger
+    // number is a mistake in the unit.
+    key("memory.limit", Rule::SizeOrAuto(24 * MIB..=PIB)),
+    key("memory.threshold", Rule::Size(MIB..=PIB)),
+    // Under 100 %, or the way back would be the way in and the mode would flap.
+    key("memory.resume", Rule::Percent(10..=95)),
+    key("memory.measure", Rule::Choice(&["rss", "anonymous"])),
+    key(
+        "memory.dwell",
+        Rule::Time(Duration::from_millis(100)..=Duration::from_secs(60)),
+    ),
+    key(
+        "heap.idle",
+        Rule::Time(Duration::ZERO..=Duration::from_hours(1)),
+    ),
+    key("heap.piece_cache", Rule::Size(256 * KIB..=GIB)),
+    key("pipeline.workers", Rule::NumberOrAuto(1..=256)),
+    key(
+        "progress.interval",
+        Rule::Time(Duration::from_secs(1)..=Duration::from_hours(1)),
+    ),
+    key(
+        "log.level",
+        Rule::Choice(&["error", "warn", "info", "debug", "trace"]),
+    ),
+];
+
+const fn key(name: &'static str, rule: Rule) -> Key {
+    Key { name, rule }
+}
+
+/// The key of this name.
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The names of all keys.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().map(|key| key.name)
+}
+
+/// The names of all sections, each once.
+pub(super) fn sections() -> Vec<&'static str> {
+    let mut sections: Vec<_> = names()
+        .filter_map(|name| name.split_once('.').map(|(section, _)| section))
+        .collect();
+    sections.dedup();
+    sections
+}
+
+impl Rule {
+    /// Fails with what is wrong about `text` and what would be right.
+    pub(super) fn check(&self, text: &str) -> Result<(), String> {
+        let fits = match self {
+            Self::Path => return check_path(text),
+            Self::Choice(choices) => choices.contains(&text).then_some(true),
+            Self::Size(range) | Self::PowerOfTwo(range) => parse_size(text)
+                .ok()
+                .map(|size| range.contains(&size.as_u64())),
+            Self::SizeOrAuto(range) => text.parse().ok().map(|limit| match limit {
+                Limit::Auto => true,
+                Limit::Size(size) => range.contains(&size.as_u64()),
+            }),
+            Self::Percent(range) => text
+                .parse()
+                .ok()
+                .map(|Percent(share)| range.contains(&share)),
+            Self::Time(range) => parse_duration(text).ok().map(|time| range.contains(&time)),
+            Self::Number(range) => text.parse().ok().map(|number| range.contains(&number)),
+            Self::NumberOrAuto(range) => text.parse().ok().map(|workers| match workers {
+                Workers::Auto => true,
+                Workers::Count(count) => range.contains(&count),
+            }),
+        };
+        match fits {
+            None => Err(self.refuse(&quoted(text))),
+            Some(false) => Err(format!(
+                "{} is out of range ({})",
+                quoted(text),
+                self.allowed()
+            )),
+            Some(true) => self.check_shape(text),
+        }
+    }
+
+    /// Says that `shown` is not of the right kind, and what would be.
+    pub(super) fn refuse(&self, shown: &str) -> String {
+        let wanted = match self {
+            Self::Path => "a path; write it in quotes",
+            Self::Size(_) | Self::PowerOfTwo(_) => "a size (examples: 512 MiB, 1 GiB)",
+            Self::SizeOrAuto(_) => "\"auto\" or a size (examples: 512 MiB, 1 GiB)",
+            Self::Percent(_) => "a percentage (example: 80 %)",
+            Self::Time(_) => "a time with its unit (examples: 500ms, 5s, 1m)",
+            Self::Number(range) => &format!("a number from {} to {}", range.start(), range.end()),
+            Self::NumberOrAuto(range) => &format!(
+                "\"auto\" or a number from {} to {}",
+                range.start(),
+                range.end()
+            ),
+            Self::Choice(choices) => &format!("one of: {}", choices.join(", ")),
+        };
+        format!("{shown} is not {wanted}")
+    }
+
+    /// The range or the choices, as messages and the default file say them.
+    pub(super) fn allowed(&self) -> String {
+        match self {
+            Self::Path => "a directory".to_owned(),
+            Self::Size(range) | Self::PowerOfTwo(range) | Self::SizeOrAuto(range) => {
+                let [least, most] =
+                    [range.start(), range.end()].map(|end| format_size(ByteSize(*end)));
+                format!("{least} to {most}")
+            }
+            Self::Percent(range) => {
+                format!("{} to {}", Percent(*range.start()), Percent(*range.end()))
+            }
+            Self::Time(range) => {
+                let [least, most] = [range.start(), range.end()].map(|end| format_duration(*end));
+                format!("{least} to {most}")
+            }
+            Self::Number(range) | Self::NumberOrAuto(range) => {
+                format!("{} to {}", range.start(), range.end())
+            }
+            Self::Choice(choices) => choices.join(", "),
+        }
+    }
+
+    fn check_shape(&self, text: &str) -> Result<(), String> {
+        let odd = matches!(self, Self::PowerOfTwo(_))
+            && parse_size(text).is_ok_and(|size| !size.as_u64().is_power_of_two());
+        if odd {
+            return Err(format!(
+                "{} is not a power of two (examples: 32 KiB, 64 KiB)",
+                quoted(text)
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A file has no shell that would expand `~`, and a directory called `~` is never what was meant.
+fn check_path(text: &str) -> Result<(), String> {
+    if text.starts_with('~') {
+        return Err(format!(
+            "{} starts with ~, which is not expanded; write the whole path",
+            quoted(text)
+        ));
+    }
+    if text.contains('\0') {
+        return Err(format!("{} holds a zero byte", quoted(text)));
+    }
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! Every value and where it came from, as `config show` prints it.
+
+use serde::Serialize;
+
+use super::error::ConfigError;
+use super::layer::Origin;
+use super::load::Loaded;
+use super::rule;
+
+/// A key, its value, and the layer that set it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    /// The key, as `section.key`.
+    pub key: &'static str,
+    /// The value in the form a configuration file takes, without quotes.
+    pub value: String,
+    /// The layer it came from.
+    pub origin: Origin,
+}
+
+/// Lists all keys in the order of the documented default file.
+///
+/// # Errors
+///
+/// Fails only if a value has no text, as a store path that is not UTF-8: no layer holds one, but
+/// a program that fills [`super::Config`] by hand can.
+pub fn show(loaded: &Loaded) -> Result<Vec<Shown>, ConfigError> {
+    let values = ::config::Config::try_from(&loaded.config).map_err(ConfigError::Merge)?;
+    rule::names()
+        .map(|key| {
+            let origin = loaded.origin.get(key).cloned();
+            Ok(Shown {
+                key,
+                value: values.get_string(key).map_err(ConfigError::Merge)?,
+                origin: origin.unwrap_or(Origin::BuiltIn),
+            })
+        })
+        .collect()
+}

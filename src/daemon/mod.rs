@@ -1,0 +1,245 @@
+//! The order of life of a run: memory is sensed, pressure relieved and signals heard while the data
+//! plane works.
+//!
+//! ```text
+//!            signals (own thread) ──┐
+//!   timers: sample, idle, display ──┼─> control loop (tokio, this thread) ──> relief ──> limits, heap,
+//!                work has ended ────┘            │                                      caches, malloc
+//!                                                └──> stop                              (data plane)
+//! ```
+//!
+//! This room carries out and computes nothing: what a sample means is decided by `pressure`, what a
+//! chunk becomes by `pipeline`. The control loop never waits for the data plane, and ends only when
+//! the work has ended, so nothing is left half done behind its back.
+
+pub mod memory;
+pub mod relief;
+mod signals;
+pub mod tuning;
+
+use std::ops::ControlFlow;
+use std::panic::resume_unwind;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+
+use crate::heap::Trim;
+use crate::pipeline::{Progress, Stop};
+use crate::pressure::mode::{Controller, Mode};
+use memory::{MemoryProbe, MemorySeen};
+use relief::Relief;
+
+/// What a display may show at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Glance<'a> {
+    /// Counters of the work.
+    pub progress: &'a Progress,
+    /// Resident memory, in bytes.
+    pub resident_bytes: u64,
+    /// The mode.
+    pub mode: Mode,
+    /// Since the work began.
+    pub elapsed: Duration,
+}
+
+/// How a run is to be watched.
+pub struct Watch<'a> {
+    /// Decides what samples mean.
+    pub controller: Controller,
+    /// Reads this process's memory.
+    pub probe: MemoryProbe,
+    /// Carries out what was decided.
+    pub relief: Relief<'a>,
+    /// Idle buffers go back to the operating system after this long.
+    pub idle: Duration,
+    /// Shown this often.
+    pub display_every: Duration,
+}
+
+/// How a run went, beside what the work itself says.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<T> {
+    /// What the work gave back.
+    pub outcome: T,
+    /// What was seen of memory.
+    pub memory: MemorySeen,
+    /// How often the mode changed.
+    pub mode_changes: u64,
+    /// The first signal that asked for the stop.
+    pub signal: Option<i32>,
+    /// From beginning to end of the work.
+    pub took: Duration,
+}
+
+/// How long a work that was asked to stop may take before the process is ended without it, where
+/// that is harmless.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Patience {
+    /// As long as it takes: something is being made durable.
+    Unlimited,
+    /// This long: it may be waiting for a reader that does not read.
+    AtMost(Duration),
+}
+
+/// Runs `work` on a thread of its own and watches over it until it ends.
+///
+/// A signal asks it to stop; a second one ends the process at once. Idle memory is given back at the
+/// end, before it is measured.
+pub fn run<T: Send>(
+    mut watch: Watch<'_>,
+    stop: &Stop,
+    progress: &Progress,
+    patience: Patience,
+    display: &mut dyn FnMut(Glance<'_>),
+    work: impl FnOnce() -> T + Send,
+) -> std::io::Result<Run<T>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
+    let signals = signals::listen()?;
+    let began = Instant::now();
+    watch.probe.start();
+    let (ended, end) = oneshot::channel::<()>();
+    thread::scope(|scope| {
+        let worker = thread::Builder::new()
+            .name("filed-work".to_owned())
+            .spawn_scoped(scope, move || {
+                // Dropped also when the work panics: then the loop ends and the panic goes on below.
+                let _ended = ended;
+                work()
+            })?;
+        let control = Control {
+            watch: &mut watch,
+            stop,
+            progress,
+            patience,
+            display,
+            began,
+            mode_changes: 0,
+            signal: None,
+        };
+        let (mode_changes, signal) = runtime.block_on(control.until(end, signals));
+        let outcome = worker.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let took = began.elapsed();
+        watch.relief.everything(Instant::now());
+        Ok(Run {
+            outcome,
+            memory: watch.probe.finish(),
+            mode_changes,
+            signal,
+            took,
+        })
+    })
+}
+
+/// The control loop's state.
+struct Control<'loop_, 'watch> {
+    watch: &'loop_ mut Watch<'watch>,
+    stop: &'loop_ Stop,
+    progress: &'loop_ Progress,
+    patience: Patience,
+    display: &'loop_ mut dyn FnMut(Glance<'_>),
+    began: Instant,
+    mode_changes: u64,
+    signal: Option<i32>,
+}
+
+impl Control<'_, '_> {
+    async fn until(
+        mut self,
+        mut end: oneshot::Receiver<()>,
+        mut signals: mpsc::Receiver<i32>,
+    ) -> (u64, Option<i32>) {
+        let mut display = interval(self.watch.display_every);
+        display.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        display.tick().await;
+        let mut idle = interval(self.watch.idle.max(Duration::from_millis(500)));
+        idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next_sample = tokio::time::Instant::now();
+        let mut give_up_at: Option<tokio::time::Instant> = None;
+        loop {
+            tokio::select! {
+                _ = &mut end => return (self.mode_changes, self.signal),
+                () = sleep_until(next_sample) => next_sample = self.sample(),
+                _ = display.tick() => self.show(),
+                _ = idle.tick() => self.return_idle(),
+                Some(signal) = signals.recv() => {
+                    if self.on_signal(signal).is_break() {
+                        std::process::exit(128 + signal);
+                    }
+                    if let Patience::AtMost(time) = self.patience {
+                        give_up_at = Some(tokio::time::Instant::now() + time);
+                    }
+                }
+                () = until(give_up_at) => std::process::exit(128 + self.signal.unwrap_or(0)),
+            }
+        }
+    }
+
+    /// Takes a sample, has it judged, carries out what follows; gives when the next one is due.
+    fn sample(&mut self) -> tokio::time::Instant {
+        let held_bytes = self.watch.relief.held_bytes();
+        let sample = self.watch.probe.sample(self.began.elapsed(), held_bytes);
+        let decision = self.watch.controller.observe(&sample);
+        if !decision.actions.is_empty() {
+            self.watch
+                .relief
+                .carry_out(&decision.actions, Instant::now());
+        }
+        if let Some(change) = &decision.change {
+            self.mode_changes += 1;
+            let after = self
+                .watch
+                .probe
+                .sample(self.began.elapsed(), self.watch.relief.held_bytes());
+            tracing::info!(
+                from = %change.from,
+                to = %change.to,
+                why = %change.why,
+                resident_before_bytes = sample.resident_bytes,
+                resident_after_bytes = after.resident_bytes,
+                anonymous_before_bytes = sample.anonymous_bytes,
+                anonymous_after_bytes = after.anonymous_bytes,
+                held_before_bytes = sample.held_bytes,
+                held_after_bytes = after.held_bytes,
+                "mode changed"
+            );
+        }
+        tokio::time::Instant::now() + decision.next_sample_in
+    }
+
+    fn show(&mut self) {
+        (self.display)(Glance {
+            progress: self.progress,
+            resident_bytes: self.watch.probe.last_resident_bytes(),
+            mode: self.watch.controller.mode(),
+            elapsed: self.began.elapsed(),
+        });
+    }
+
+    fn return_idle(&mut self) {
+        let trim = Trim::IdleSince(self.watch.idle);
+        self.watch.relief.return_idle(trim, Instant::now());
+    }
+
+    /// The first signal asks for the stop; the next one breaks.
+    fn on_signal(&mut self, signal: i32) -> ControlFlow<()> {
+        if self.signal.is_some() {
+            return ControlFlow::Break(());
+        }
+        tracing::info!(signal, "stopping at the next chunk");
+        self.signal = Some(signal);
+        self.stop.request();
+        ControlFlow::Continue(())
+    }
+}
+
+/// Waits until that moment; for ever, if there is none.
+async fn until(moment: Option<tokio::time::Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,23 @@
+//! Signals that ask the process to stop, heard on a thread of their own.
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tokio::sync::mpsc;
+
+/// More signals than this at once are as good as this many.
+const QUEUE: usize = 4;
+
+/// Starts listening. Each signal arrives once; when the receiver is dropped the thread stays, asleep.
+pub(super) fn listen() -> std::io::Result<mpsc::Receiver<i32>> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let (heard, hears) = mpsc::channel(QUEUE);
+    std::thread::Builder::new()
+        .name("filed-signals".to_owned())
+        .spawn(move || {
+            for signal in signals.forever() {
+                // Full or closed: those who could act have enough signals already, or none is left.
+                let _ = heard.try_send(signal);
+            }
+        })?;
+    Ok(hears)
+}

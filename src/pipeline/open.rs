@@ -1,0 +1,110 @@
+//! From something found to a stream being read: or to a report of why there is none.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::now_ns;
+use super::report::{FileReport, Progress, Status};
+use super::source::{FileSource, ReadError, metadata_of};
+use super::stream::{Origin, StdinState, Stream};
+use super::walk::Found;
+use super::worker::Crew;
+use crate::store::catalog::{Identity, VersionRow};
+use crate::store::{FileName, StoreError};
+
+/// A file may change twice within one tick of the file system's clock and show the same times. So a
+/// version read within this long after the file's last change proves nothing about it.
+const CLOCK_TICK_NS: i64 = 5_000_000;
+
+/// Opens what was found; `None` if it needs no reading, which has then been reported.
+pub(super) fn open(crew: &Crew<'_>, found: Found) -> Result<Option<Arc<Stream>>, StoreError> {
+    let opened = Instant::now();
+    let (path, name, origin) = match found {
+        Found::Skipped { path, why } => {
+            let name = FileName::new(path.as_os_str().as_bytes()).ok();
+            (crew.report)(FileReport::without(Status::Skipped, path, name, why));
+            return Ok(None);
+        }
+        Found::Failed { path, why } => {
+            let name = FileName::new(path.as_os_str().as_bytes()).ok();
+            (crew.report)(FileReport::without(Status::Failed, path, name, why));
+            return Ok(None);
+        }
+        Found::Stdin { name } => {
+            let path = PathBuf::from("-");
+            match std::io::stdin().as_fd().try_clone_to_owned() {
+                Ok(input) => {
+                    let state = StdinState {
+                        input: File::from(input),
+                        before: Vec::with_capacity(Stream::CONTEXT),
+                    };
+                    (path, name, Origin::Stdin(Mutex::new(state)))
+                }
+                Err(error) => {
+                    let why = error.to_string();
+                    let report = FileReport::without(Status::Failed, path, Some(name), why);
+                    (crew.report)(report);
+                    return Ok(None);
+                }
+            }
+        }
+        Found::File {
+            path,
+            name,
+            metadata,
+        } => {
+            let failed = |path, name, why: String| {
+                (crew.report)(FileReport::without(Status::Failed, path, name, why));
+                Ok(None)
+            };
+            let name = match name.map_or_else(|| FileName::new(path.as_os_str().as_bytes()), Ok) {
+                Ok(name) => name,
+                Err(error) => return failed(path, None, error.to_string()),
+            };
+            if !crew.options.reread
+                && let Some(row) = crew.store.database().latest(&name)?
+                && is_unchanged(&row, &metadata)
+            {
+                Progress::add(&crew.progress.done_bytes, row.size_bytes);
+                (crew.report)(FileReport {
+                    version: Some(row.number),
+                    size_bytes: row.size_bytes,
+                    digest: Some(row.digest),
+                    took: opened.elapsed(),
+                    ..FileReport::of(Status::Unchanged, path, Some(name))
+                });
+                return Ok(None);
+            }
+            match FileSource::open(&path) {
+                Ok(file) => (path, name, Origin::File(file)),
+                Err(ReadError::Io(error)) => {
+                    return failed(path, Some(name), format!("open: {error}"));
+                }
+                Err(error) => return failed(path, Some(name), error.to_string()),
+            }
+        }
+    };
+    let stream = Arc::new(Stream::new(
+        path,
+        name,
+        origin,
+        &crew.method,
+        opened,
+        now_ns(),
+    ));
+    let mut live = crew.live.lock().unwrap_or_else(PoisonError::into_inner);
+    live.push(Arc::clone(&stream));
+    Ok(Some(stream))
+}
+
+/// Whether the file is certainly what this version was read from.
+fn is_unchanged(row: &VersionRow, metadata: &std::fs::Metadata) -> bool {
+    let now = Identity::from(metadata_of(metadata));
+    row.identity == Some(now)
+        && row.size_bytes == metadata.len()
+        && now.ctime_ns.saturating_add(CLOCK_TICK_NS) < row.read_at_ns
+}

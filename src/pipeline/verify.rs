@@ -1,0 +1,221 @@
+//! Checking a store with all workers: its packs in parallel, then what its versions are made of.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::limits::Stop;
+use super::report::Progress;
+use super::restore::RestoreError;
+use crate::heap::Pool;
+use crate::store::catalog::VersionRow;
+use crate::store::frame::FrameReader;
+use crate::store::lists::PackLists;
+use crate::store::record::{MAX_PLAIN_BYTES, MAX_RECORD_BYTES};
+use crate::store::verify::{Damage, Depth, LostPieces, check_pack, check_version};
+use crate::store::{FileName, PackId, Store};
+
+/// Something that the check has found.
+#[derive(Clone, Debug)]
+pub enum Finding {
+    /// A pack is damaged.
+    Pack(Damage),
+    /// A version cannot be restored.
+    Version {
+        /// The version.
+        row: VersionRow,
+        /// Why not.
+        why: String,
+    },
+}
+
+/// How much was checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Packs.
+    pub packs: u64,
+    /// Pieces in them.
+    pub pieces: u64,
+    /// Bytes read from them.
+    pub read_bytes: u64,
+    /// Files with at least one version.
+    pub files: u64,
+    /// Versions.
+    pub versions: u64,
+    /// Packs found damaged, counted once for each place.
+    pub damaged: u64,
+    /// Versions that cannot be restored.
+    pub lost_versions: u64,
+}
+
+/// Files and versions are asked from the catalog this many at a time.
+const PAGE: u32 = 256;
+
+/// Bytes of buffers that checking needs with so many workers.
+pub fn buffer_bytes(workers: usize) -> u64 {
+    (workers * (MAX_RECORD_BYTES + MAX_PLAIN_BYTES + (64 << 10))) as u64
+}
+
+/// Checks everything in the store. `found` hears of damage as it is found.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what the work needs, each from another owner"
+)]
+pub fn verify(
+    store: &Store,
+    lists: &PackLists<'_>,
+    depth: Depth,
+    pool: &Pool,
+    workers: usize,
+    stop: &Stop,
+    progress: &Progress,
+    found: &(dyn Fn(Finding) + Sync),
+) -> Result<Checked, RestoreError> {
+    let sweep = Sweep {
+        store,
+        depth,
+        pool,
+        stop,
+        progress,
+        found,
+        state: Mutex::default(),
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                if let Err(error) = sweep.check_packs() {
+                    sweep.fail(error);
+                }
+            });
+        }
+    });
+    let state = sweep
+        .state
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    if let Some(error) = state.failure {
+        return Err(error);
+    }
+    let mut checked = state.checked;
+    let mut after: Option<FileName> = None;
+    loop {
+        let files = store.database().files_after(after.as_ref(), PAGE)?;
+        let Some((last, _)) = files.last() else {
+            return Ok(checked);
+        };
+        after = Some(last.name.clone());
+        for (newest, _) in &files {
+            checked.files += 1;
+            check_versions(
+                store,
+                lists,
+                &newest.name,
+                &state.lost,
+                stop,
+                &mut checked,
+                found,
+            )?;
+        }
+    }
+}
+
+/// Checks that all versions of a file are there and meet nothing that is lost.
+pub fn check_versions(
+    store: &Store,
+    lists: &PackLists<'_>,
+    name: &FileName,
+    lost: &LostPieces,
+    stop: &Stop,
+    checked: &mut Checked,
+    found: &(dyn Fn(Finding) + Sync),
+) -> Result<(), RestoreError> {
+    let mut after = 0;
+    loop {
+        let rows = store.database().versions_after(name, after, PAGE)?;
+        let Some(last) = rows.last() else {
+            return Ok(());
+        };
+        after = last.number;
+        for row in rows {
+            if stop.requested() {
+                return Err(RestoreError::Stopped);
+            }
+            checked.versions += 1;
+            if let Some(why) = check_version(store, lists, &row, lost)? {
+                checked.lost_versions += 1;
+                found(Finding::Version { row, why });
+            }
+        }
+    }
+}
+
+/// What the workers share while they check packs.
+struct Sweep<'a> {
+    store: &'a Store,
+    depth: Depth,
+    pool: &'a Pool,
+    stop: &'a Stop,
+    progress: &'a Progress,
+    found: &'a (dyn Fn(Finding) + Sync),
+    state: Mutex<SweepState>,
+}
+
+#[derive(Default)]
+struct SweepState {
+    last: Option<PackId>,
+    checked: Checked,
+    lost: LostPieces,
+    failure: Option<RestoreError>,
+}
+
+impl Sweep<'_> {
+    fn check_packs(&self) -> Result<(), RestoreError> {
+        let mut room = self.pool.account("records").take(MAX_RECORD_BYTES)?;
+        let mut plain = self.pool.account("frames").take(MAX_PLAIN_BYTES)?;
+        let mut frames = FrameReader::default();
+        loop {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.failure.is_some() {
+                return Ok(());
+            }
+            let Some((id, pack_state, length)) = self.store.database().pack_after(state.last)?
+            else {
+                return Ok(());
+            };
+            state.last = Some(id);
+            drop(state);
+            let check = check_pack(
+                self.store,
+                id,
+                pack_state,
+                length,
+                self.depth,
+                &mut frames,
+                &mut room,
+                &mut plain,
+                &mut |bytes| {
+                    Progress::add(&self.progress.done_bytes, bytes);
+                    !self.stop.requested()
+                },
+            )?;
+            if self.stop.requested() {
+                return Err(RestoreError::Stopped);
+            }
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.checked.packs += 1;
+            state.checked.pieces += check.pieces;
+            state.checked.read_bytes += check.read_bytes;
+            state.checked.damaged += check.damage.len() as u64;
+            for damage in &check.damage {
+                state.lost.add(damage);
+            }
+            drop(state);
+            for damage in check.damage {
+                (self.found)(Finding::Pack(damage));
+            }
+        }
+    }
+
+    fn fail(&self, error: RestoreError) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.failure.get_or_insert(error);
+    }
+}

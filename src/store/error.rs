@@ -1,0 +1,140 @@
+//! What can go wrong with a store, as far as callers tell it apart.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// An error of the store. Each names the path and what was being done.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The folder holds no store.
+    #[error("{path}: there is no store here")]
+    Missing {
+        /// The folder that was asked for.
+        path: PathBuf,
+    },
+    /// The folder is neither empty nor a store, so nothing is created in it.
+    #[error("{path}: the folder is not empty and not a store")]
+    NotAStore {
+        /// The folder that was asked for.
+        path: PathBuf,
+    },
+    /// Another process needs the store for itself at the moment.
+    #[error("{path}: the store is in use by a process that must be alone in it")]
+    InUse {
+        /// The store's folder.
+        path: PathBuf,
+    },
+    /// The store was written by a newer filed, or uses features this one does not know.
+    #[error("{path}: {what} is newer than this filed understands")]
+    Newer {
+        /// The store's format file.
+        path: PathBuf,
+        /// What is unknown: a version or a feature.
+        what: String,
+    },
+    /// Bytes are not what was written.
+    #[error("{path}: damaged at byte {offset}: {what}")]
+    Damaged {
+        /// The damaged file.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// Which check failed.
+        what: &'static str,
+    },
+    /// A version or manifest points at something the store does not have.
+    #[error("{path}: damaged: {what}")]
+    Dangling {
+        /// The pack or database in question.
+        path: PathBuf,
+        /// What is missing or does not fit.
+        what: String,
+    },
+    /// What a version is made of is not what its digest says.
+    #[error("{what}: damaged: its content is not what its digest says")]
+    NotAsDigested {
+        /// The file's name.
+        what: String,
+    },
+    /// A version's manifest does not make sense.
+    #[error("{what}: damaged: {flaw}")]
+    BadManifest {
+        /// The file's name.
+        what: String,
+        /// Why not.
+        flaw: &'static str,
+    },
+    /// No file of this name, or no such version of it.
+    #[error("{what} is not in the store")]
+    NotStored {
+        /// Name and version as the user would write them.
+        what: String,
+    },
+    /// The operating system refused.
+    #[error("{action} {path}")]
+    Io {
+        /// What was being done, as a verb.
+        action: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The index and catalog database refused.
+    #[error("{action} in {path}")]
+    Database {
+        /// What was being done, as a verb with its object.
+        action: &'static str,
+        /// The database file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: rusqlite::Error,
+    },
+}
+
+impl StoreError {
+    /// Whether this says that stored bytes are damaged (exit code 4 of `verify`).
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            StoreError::Damaged { .. }
+                | StoreError::Dangling { .. }
+                | StoreError::NotAsDigested { .. }
+                | StoreError::BadManifest { .. }
+        )
+    }
+
+    /// Whether the file system has no room left.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            StoreError::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            StoreError::Database { source, .. } => {
+                source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Adds what was done to which file to an I/O error.
+pub(crate) trait IoContext<T> {
+    fn during(self, action: &'static str, path: &Path) -> Result<T, StoreError>;
+}
+
+impl<T> IoContext<T> for io::Result<T> {
+    fn during(self, action: &'static str, path: &Path) -> Result<T, StoreError> {
+        self.map_err(|source| StoreError::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        })
+    }
+}
+
+impl<T> IoContext<T> for Result<T, rustix::io::Errno> {
+    fn during(self, action: &'static str, path: &Path) -> Result<T, StoreError> {
+        self.map_err(io::Error::from).during(action, path)
+    }
+}

@@ -1,0 +1,162 @@
+//! The index: which pieces are in which packs. Asked from disk, never held.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::database::Database;
+use super::error::StoreError;
+use super::id::{PackId, PieceId, PiecePlace};
+
+/// State of a pack as the index knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PackState {
+    /// Being written, or left behind by a writer that died.
+    Open = 0,
+    /// Complete.
+    Sealed = 1,
+    /// Left behind, and not what its writer had committed: kept as it is for `verify` to report.
+    Damaged = 2,
+}
+
+/// What a commit says of one pack.
+#[derive(Clone, Debug)]
+pub struct PackRow {
+    /// The pack.
+    pub id: PackId,
+    /// Its state once this commit is durable.
+    pub state: PackState,
+    /// Bytes of it that are durable.
+    pub length_bytes: u64,
+    /// Pieces in those bytes.
+    pub pieces: u32,
+}
+
+/// What a commit says of one piece: its digest's prefix and its place.
+#[derive(Clone, Copy, Debug)]
+pub struct PieceRow {
+    /// [`PieceId::prefix`].
+    pub prefix: u64,
+    /// Where the piece is.
+    pub place: PiecePlace,
+}
+
+impl Database {
+    /// Reserves a number for a new pack.
+    pub fn new_pack(&self, now_ns: i64) -> Result<PackId, StoreError> {
+        self.change("reserve a pack", |change| {
+            change.execute(
+                "INSERT INTO pack (state, length, pieces, opened_ns) VALUES (0, 0, 0, ?1)",
+                [now_ns],
+            )?;
+            Ok(PackId(change.last_insert_rowid() as u64))
+        })
+    }
+
+    /// Places at which a piece with this digest may be, newest pack first.
+    pub fn candidates(&self, id: &PieceId) -> Result<Vec<PiecePlace>, StoreError> {
+        self.ask("look up a piece", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT pack, ordinal FROM piece WHERE prefix = ?1 ORDER BY pack DESC LIMIT 16",
+                )?
+                .query_map([id.prefix() as i64], |row| {
+                    Ok(PiecePlace {
+                        pack: PackId(row.get::<_, i64>(0)? as u64),
+                        ordinal: row.get(1)?,
+                    })
+                })?
+                .collect()
+        })
+    }
+
+    /// Packs whose state is open: being written, or left behind.
+    pub fn open_packs(&self) -> Result<Vec<(PackId, u64, i64)>, StoreError> {
+        self.ask("list open packs", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT id, length, opened_ns FROM pack WHERE state = 0 ORDER BY id",
+                )?
+                .query_map([], |row| {
+                    let id = PackId(row.get::<_, i64>(0)? as u64);
+                    Ok((id, row.get::<_, i64>(1)? as u64, row.get(2)?))
+                })?
+                .collect()
+        })
+    }
+
+    /// The next pack after `after` with its state and durable length; in ascending order.
+    pub fn pack_after(
+        &self,
+        after: Option<PackId>,
+    ) -> Result<Option<(PackId, PackState, u64)>, StoreError> {
+        let after = after.map_or(-1, |id| id.0 as i64);
+        self.ask("list packs", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT id, state, length FROM pack WHERE id > ?1 ORDER BY id LIMIT 1",
+                )?
+                .query_row([after], |row| {
+                    let state = match row.get::<_, i64>(1)? {
+                        0 => PackState::Open,
+                        1 => PackState::Sealed,
+                        _ => PackState::Damaged,
+                    };
+                    Ok((
+                        PackId(row.get::<_, i64>(0)? as u64),
+                        state,
+                        row.get::<_, i64>(2)? as u64,
+                    ))
+                })
+                .optional()
+        })
+    }
+
+    /// Number of packs.
+    pub fn pack_count(&self) -> Result<u64, StoreError> {
+        self.ask("count packs", |connection| {
+            connection.query_row("SELECT count(*) FROM pack", [], |row| {
+                Ok(row.get::<_, i64>(0)? as u64)
+            })
+        })
+    }
+
+    /// Forgets a pack that never came to hold anything.
+    pub(crate) fn forget_pack(&self, id: PackId) -> Result<(), StoreError> {
+        self.change("forget an empty pack", |change| {
+            change.execute(
+                "DELETE FROM pack WHERE id = ?1 AND length = 0",
+                [id.0 as i64],
+            )
+        })
+        .map(drop)
+    }
+}
+
+/// Adds packs and pieces within a commit.
+pub(super) fn insert(
+    change: &rusqlite::Transaction<'_>,
+    packs: &[PackRow],
+    pieces: &[PieceRow],
+    now_ns: i64,
+) -> rusqlite::Result<()> {
+    let mut upsert = change.prepare_cached(
+        "INSERT INTO pack (id, state, length, pieces, opened_ns) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (id) DO UPDATE SET state = ?2, length = ?3, pieces = ?4",
+    )?;
+    for pack in packs {
+        upsert.execute(params![
+            pack.id.0 as i64,
+            pack.state as i64,
+            pack.length_bytes as i64,
+            pack.pieces,
+            now_ns
+        ])?;
+    }
+    let mut add = change.prepare_cached(
+        "INSERT OR IGNORE INTO piece (prefix, pack, ordinal) VALUES (?1, ?2, ?3)",
+    )?;
+    for piece in pieces {
+        let PiecePlace { pack, ordinal } = piece.place;
+        add.execute(params![piece.prefix as i64, pack.0 as i64, ordinal])?;
+    }
+    Ok(())
+}
