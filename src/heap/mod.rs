@@ -53,5 +53,5 @@ mod trim;
 
 pub use account::{Account, AccountStats, Noted};
 pub use buffer::Buffer;
-pub use pool::{Pool, PoolStats, TakeError};
+pub use pool::{Pool, PoolStats, TakeError, held_by};
 pub use trim::{Trim, Trimmed};

@@ -108,6 +108,11 @@ struct Request {
     bytes: usize,
 }
 
+/// Bytes that a buffer of `bytes` bytes holds of the budget: whole granules of 64 KiB.
+pub fn held_by(bytes: usize) -> u64 {
+    (bytes as u64).next_multiple_of(GRANULE_BYTES as u64)
+}
+
 impl Pool {
     /// A pool that holds at most `budget_bytes`; it maps nothing yet.
     pub fn new(budget_bytes: u64) -> Self {

@@ -21,6 +21,11 @@ pub(super) const PLAIN_ROOM_BYTES: usize = MAX_PLAIN_BYTES;
 /// Room for a frame's record.
 pub(super) const RECORD_ROOM_BYTES: usize = HEADER_BYTES + MAX_TABLE_BYTES + MAX_PLAIN_BYTES;
 
+/// A frame with this much in it is written when its worker is done with a chunk. What is new in one
+/// chunk then lies in one frame and compresses with its neighbours, though the worker's next chunk
+/// may be from elsewhere; a chunk with little new in it leaves the frame open for more.
+const FULL_BYTES: usize = 768 << 10;
+
 /// A frame shorter than this is compressed without asking a sample first.
 const SAMPLED_FROM_BYTES: usize = 128 << 10;
 
@@ -51,6 +56,11 @@ impl Frame {
     /// Whether a piece of this length still fits.
     pub(super) fn has_room(&self, length: usize) -> bool {
         self.used + length <= PLAIN_ROOM_BYTES && self.pieces.len() < MAX_FRAME_PIECES
+    }
+
+    /// Whether it should be written now that a chunk is done.
+    pub(super) fn is_full(&self) -> bool {
+        self.used >= FULL_BYTES
     }
 
     /// Pieces in it.

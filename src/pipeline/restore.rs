@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::limits::Stop;
 use super::report::Progress;
-use crate::heap::{Account, Buffer, Pool, TakeError};
+use crate::heap::{Account, Buffer, Pool, TakeError, held_by};
 use crate::store::frame::FrameReader;
 use crate::store::lists::{ListedPack, PackLists};
 use crate::store::manifest::{Run, Runs, Version};
@@ -58,7 +58,7 @@ pub enum Output<'a> {
 /// Bytes of buffers that giving out needs with so many workers.
 pub fn buffer_bytes(workers: usize) -> u64 {
     let plain = workers as u64 + AHEAD + 1 + KEPT_FRAMES as u64;
-    plain * MAX_PLAIN_BYTES as u64 + (workers * (MAX_RECORD_BYTES + (64 << 10))) as u64
+    plain * held_by(MAX_PLAIN_BYTES) + workers as u64 * held_by(MAX_RECORD_BYTES)
 }
 
 /// Gives out a version's content. [`Progress::done_bytes`] counts what has been written.

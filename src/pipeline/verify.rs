@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use super::limits::Stop;
 use super::report::Progress;
 use super::restore::RestoreError;
-use crate::heap::Pool;
+use crate::heap::{Pool, held_by};
 use crate::store::catalog::VersionRow;
 use crate::store::frame::FrameReader;
 use crate::store::lists::PackLists;
@@ -51,7 +51,7 @@ const PAGE: u32 = 256;
 
 /// Bytes of buffers that checking needs with so many workers.
 pub fn buffer_bytes(workers: usize) -> u64 {
-    (workers * (MAX_RECORD_BYTES + MAX_PLAIN_BYTES + (64 << 10))) as u64
+    workers as u64 * (held_by(MAX_RECORD_BYTES) + held_by(MAX_PLAIN_BYTES))
 }
 
 /// Checks everything in the store. `found` hears of damage as it is found.

@@ -19,7 +19,7 @@ use super::report::{FileReport, Progress, Status};
 use super::source::{Extent, ReadError, read_stream};
 use super::stream::{Assembly, ChunkDone, Item, Origin, Stream};
 use super::{Options, now_ns};
-use crate::heap::{Account, Buffer, Noted, TakeError};
+use crate::heap::{Account, Buffer, Noted, TakeError, held_by};
 use crate::store::catalog::NewVersion;
 use crate::store::coding::Encoder;
 use crate::store::finder::PieceFinder;
@@ -49,9 +49,14 @@ pub(super) struct Crew<'run> {
     pub live: Mutex<Vec<Arc<Stream>>>,
 }
 
-/// Bytes of buffers that a worker needs at once, for pieces of at most `max_piece_bytes`.
+/// Bytes of buffers that a worker needs at once.
 pub fn worker_buffer_bytes(method: &Method) -> u64 {
-    (head_bytes(method) + CHUNK_BYTES + PLAIN_ROOM_BYTES + RECORD_ROOM_BYTES) as u64
+    let buffers = [
+        head_bytes(method) + CHUNK_BYTES,
+        PLAIN_ROOM_BYTES,
+        RECORD_ROOM_BYTES,
+    ];
+    buffers.map(held_by).iter().sum()
 }
 
 /// Room in front of a chunk: for the piece that began before it, or what the chunker looks at.
@@ -278,6 +283,13 @@ impl<'run> Worker<'run> {
                 Step::Hole(bytes) => done.items.push(Item::Hole(bytes as u64)),
                 Step::Piece { start, end } => self.piece(stream, start, end, &mut done)?,
             }
+        }
+        if self
+            .tools
+            .as_ref()
+            .is_some_and(|tools| tools.frame.is_full())
+        {
+            self.write_frame()?;
         }
         Progress::add(&self.crew.progress.done_bytes, done.length_bytes);
         Progress::add(&self.crew.progress.new_bytes, done.new_bytes);

@@ -35,11 +35,11 @@ pub const HEADER_BYTES: usize = 64;
 /// Length of one piece's entry in a frame's table, in bytes.
 pub const PIECE_ENTRY_BYTES: usize = 36;
 
-/// The most plain bytes in a payload. Frames aim at 1 MiB; a single piece may not be larger.
-pub const MAX_PLAIN_BYTES: usize = 1 << 20;
+/// The most plain bytes in a payload: a chunk of 1 MiB and a piece of the default greatest size that
+/// reaches into it, so that what is new in one chunk goes into one frame.
+pub const MAX_PLAIN_BYTES: usize = (1 << 20) + (256 << 10);
 
-/// The most pieces in a frame: 1 MiB of the smallest pieces there can be (whole small files of one
-/// byte) is bounded by this instead.
+/// The most pieces in a frame. Files of a few bytes are pieces too, and each needs an entry.
 pub const MAX_FRAME_PIECES: usize = 1024;
 
 /// The longest table.
