@@ -43,9 +43,9 @@ pub(super) static KEYS: [Key; 15] = [
         Rule::PowerOfTwo(16 * KIB..=256 * KIB),
     ),
     key("compression.level", Rule::Number(1..=19)),
-    // 24 MiB is the least that filed sets out to work within. No machine has a pebibyte: a larger
+    // How little is enough depends on the command, which says so. No machine has a pebibyte: a larger
     // number is a mistake in the unit.
-    key("memory.limit", Rule::SizeOrAuto(24 * MIB..=PIB)),
+    key("memory.limit", Rule::SizeOrAuto(MIB..=PIB)),
     key("memory.threshold", Rule::Size(MIB..=PIB)),
     // Under 100 %, or the way back would be the way in and the mode would flap.
     key("memory.resume", Rule::Percent(10..=95)),

@@ -7,7 +7,7 @@
 /// What the process needs before it has done anything, and beside what is counted below: code that
 /// is touched, the database's two connections, stacks, the catalog's pages in a commit. Measured as
 /// peak memory of `process` less buffers, contexts and caches, rounded up.
-const BASE_BYTES: u64 = 14 << 20;
+const BASE_BYTES: u64 = 10 << 20;
 
 /// What a worker holds beside buffers and its compression context: its pack's list and its share of
 /// claims that are not committed yet.

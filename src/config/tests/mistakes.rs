@@ -90,8 +90,8 @@ fn messages_say_what_is_allowed() {
             "memory.limit: true is not \"auto\" or a size (examples: 512 MiB, 1 GiB)",
         ),
         (
-            "memory.limit = '1 MiB'",
-            "memory.limit: \"1 MiB\" is out of range (24 MiB to 1 PiB)",
+            "memory.limit = '1 KiB'",
+            "memory.limit: \"1 KiB\" is out of range (1 MiB to 1 PiB)",
         ),
         (
             "memory.resume = '100 %'",
