@@ -167,7 +167,7 @@ pub fn take_in(
     });
     let why = match &outcome {
         Err(error) => format!("not stored: {}", commit::Chain(error)),
-        Ok(()) => "stopped before it was stored".to_owned(),
+        Ok(()) => "stopped before it was stored: run it again, what was read is kept".to_owned(),
     };
     for finished in ledger.take(u64::MAX).1 {
         let name = Some(finished.version.version.name);
