@@ -2,7 +2,7 @@
 //!
 //! The sum of what is given out here stays below the limit even if everything is used at once, so
 //! that under a hard limit nothing depends on how fast pressure is noticed. The figures for what is
-//! not counted exactly are measured ([`BASE_BYTES`], [`context_bytes`]).
+//! not counted exactly are measured (`BASE_BYTES`, [`context_bytes`]).
 
 /// What the process needs before it has done anything, and beside what is counted below: code that
 /// is touched, the database's two connections, stacks, the catalog's pages in a commit. Measured as

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// What a worker is to do.
 pub(super) enum Task {
     /// Look at what the walk has found and open it if it is a file. [`Intake::opened`] must follow.
-    Open(Found),
+    Open(Box<Found>),
     /// There is work, but it needs buffers: take them and ask again.
     Equip,
     /// Work on this chunk of the stream.
@@ -125,7 +125,7 @@ impl<'run> Intake<'run> {
                 && let Some(walk) = state.walk.take()
             {
                 state = match self.walk_on(state, walk) {
-                    Ok(found) => return Task::Open(found),
+                    Ok(found) => return Task::Open(Box::new(found)),
                     Err(state) => state,
                 };
                 continue;

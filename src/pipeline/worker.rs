@@ -169,7 +169,7 @@ impl<'run> Worker<'run> {
                 .next(self.number, self.checkpoint, self.tools.is_some())
             {
                 Task::Open(found) => {
-                    let outcome = super::open::open(crew, found);
+                    let outcome = super::open::open(crew, *found);
                     let stream = outcome.as_ref().ok().cloned().flatten();
                     crew.intake
                         .opened(stream.filter(|stream| !stream.is_empty_file()));

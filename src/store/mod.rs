@@ -1,6 +1,6 @@
 //! The store: a folder in which every piece is kept once and every version of a file is listed.
 //!
-//! This page and the heads of [`format`], [`pack`], [`record`], [`manifest`] and [`database`] are the
+//! This page and the heads of [`mod@format`], [`pack`], [`record`], [`manifest`] and [`database`] are the
 //! format, precisely enough to write a second reader. This room is the only place that syncs and
 //! renames. It does not know what a job is.
 //!
