@@ -101,6 +101,9 @@ fn of_store(error: &StoreError) -> (Exit, Option<&'static str>) {
             Exit::Failed,
             Some("make room on the store's disk and run it again: what is stored is kept"),
         ),
+        StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists => {
+            (Exit::Failed, Some("--force replaces what is there"))
+        }
         error if error.is_damage() => (
             Exit::Damage,
             Some("`filed verify` names everything that is damaged"),

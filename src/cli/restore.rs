@@ -214,7 +214,7 @@ impl Job<'_> {
         match to {
             To::Stdout => self.to_stdout(row)?,
             To::Path(path) => {
-                let target = Target::at(path, self.existing).map_err(with_force_hint)?;
+                let target = Target::at(path, self.existing)?;
                 self.to_target(row, target)?;
             }
         }
@@ -258,7 +258,7 @@ impl Job<'_> {
 
     fn restore_below(&self, below: &Path, row: &VersionRow) -> anyhow::Result<()> {
         let relative = target::relative(row.name.as_path());
-        let target = Target::beneath(below, &relative, self.existing).map_err(with_force_hint)?;
+        let target = Target::beneath(below, &relative, self.existing)?;
         self.to_target(row, target)
     }
 
@@ -329,17 +329,6 @@ impl Job<'_> {
             }
             (Form::Text, None) => {}
         }
-    }
-}
-
-fn with_force_hint(error: StoreError) -> anyhow::Error {
-    let exists = matches!(&error, StoreError::Io { source, .. }
-        if source.kind() == std::io::ErrorKind::AlreadyExists);
-    let error = anyhow::Error::new(error);
-    if exists {
-        error.context("--force replaces what is there")
-    } else {
-        error
     }
 }
 
