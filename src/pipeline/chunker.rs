@@ -4,9 +4,10 @@
 //! read in chunks, nor on how many threads looked at it. So the work is split in two:
 //!
 //! * [`scan`] finds *candidates*: positions that look like a cut from the 126 bytes before them
-//!   and nothing else. Every worker does it for its own chunk; all of the cost is here.
+//!   and nothing else. Every worker does it for its own chunk; nearly all of the cost is here.
 //! * [`Cutter`] walks the candidates in order and applies the least, average and greatest piece
-//!   size. This needs the cut before, so it is sequential; it never touches the data.
+//!   size. This needs the cut before, so it is sequential; it touches the data only where a piece
+//!   grows to the greatest size, and there no more than some 4 KiB of it.
 //!
 //! # The method `filed-gear-1`
 //!
@@ -21,8 +22,18 @@
 //!    when the top `log2(average) + 2` are. The top bits are those that see the whole window.
 //! 4. A match is a candidate unless one of the 63 positions before it matches as well.
 //! 5. A piece ends at its first strict candidate from the least size (a quarter of the average) on,
-//!    or its first candidate of any kind from the average on, or at the greatest size (four times
-//!    the average), or with the extent. This is the normalised chunking of `FastCDC` (2020), level 2.
+//!    or its first candidate of any kind from the average on. This is the normalised chunking of
+//!    `FastCDC` (2020), level 2.
+//! 6. A piece that reaches the greatest size (four times the average) without such a candidate is
+//!    *forced* to end at the position with the smallest hash among its last 4096 positions, the
+//!    greatest size included; where several have it, at the last of them.
+//! 7. A piece that none of these has ended ends with the extent.
+//!
+//! Rule 6 is for data that repeat themselves with a period in which nothing matches, such as one
+//! log line over and over. Cut at exactly the greatest size, each piece would begin elsewhere in the
+//! period and none would ever be found again. This way every piece but the first begins and ends at
+//! the same place of any period up to 4096 bytes, and all are one. A single value repeated gives
+//! pieces of exactly the greatest size.
 //!
 //! Rule 4 bounds memory: without it a short pattern that happens to match could make every second
 //! byte of a chunk a candidate. With it there is at most one per 64 bytes, and among random data
@@ -36,11 +47,16 @@ mod tests;
 
 pub use gear::{CONTEXT_BYTES, Candidate, scan};
 
+use gear::forced_end;
+
 /// Name under which the store records this way of finding cuts.
 pub const CONTENT_METHOD: &str = "filed-gear-1";
 
 /// Smallest and largest average piece size.
 const AVERAGE_RANGE_BYTES: RangeInclusive<usize> = 16 << 10..=256 << 10;
+
+// A forced piece is above the average, and the hashes compared for it see nothing before it.
+const _: () = assert!(*AVERAGE_RANGE_BYTES.start() * 3 > gear::FORCED_RANGE_BYTES);
 
 /// How streams are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +136,8 @@ pub enum ExtentEnd {
     Ends,
 }
 
-/// Where a piece ends: bytes of the data at hand that belong to it or to pieces before it.
+/// Where a piece ends: bytes that belong to it or to pieces before it, counted from where the
+/// pending piece begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CutEnd(pub usize);
 
@@ -146,46 +163,56 @@ impl Cutter {
         self.pending_bytes
     }
 
-    /// Replaces `cuts` by the cuts in the next `data_len` bytes, strictly increasing and at most
-    /// `data_len`. The first piece also has the [`pending_bytes`](Self::pending_bytes) from before.
+    /// Replaces `cuts` by those that the next data decide, strictly increasing and at most the
+    /// length of `bytes`.
     ///
-    /// `candidates` are those of just these bytes. A cut at 0 happens only when no data is left and
-    /// the pending piece is all that ends.
+    /// `bytes` are the [`pending_bytes`](Self::pending_bytes) from before and directly behind them
+    /// the next data; `candidates` are those of the next data alone. A cut can lie among the pending
+    /// bytes, where only the next data show that one must be forced there.
+    ///
+    /// # Panics
+    ///
+    /// When `bytes` are fewer than the pending ones.
     pub fn cut(
         &mut self,
+        bytes: &[u8],
         candidates: &[Candidate],
-        data_len: usize,
         extent: ExtentEnd,
         cuts: &mut Vec<CutEnd>,
     ) {
+        assert!(
+            bytes.len() >= self.pending_bytes,
+            "{} bytes with {} pending",
+            bytes.len(),
+            self.pending_bytes
+        );
         cuts.clear();
         match self.method {
-            Method::Content(params) => self.cut_content(params, candidates, data_len, extent, cuts),
-            Method::Fixed => cuts.extend((data_len > 0).then_some(CutEnd(data_len))),
+            Method::Content(params) => self.cut_content(params, bytes, candidates, extent, cuts),
+            Method::Fixed => cuts.extend((!bytes.is_empty()).then_some(CutEnd(bytes.len()))),
         }
     }
 
     fn cut_content(
         &mut self,
         params: ContentParams,
+        bytes: &[u8],
         candidates: &[Candidate],
-        data_len: usize,
         extent: ExtentEnd,
         cuts: &mut Vec<CutEnd>,
     ) {
-        // Positions count from the start of the pending piece, so that none is negative.
-        let pending = self.pending_bytes;
-        let total = pending + data_len;
+        let max = params.max_bytes();
         let mut start = 0;
         for candidate in candidates {
-            let position = pending + candidate.end as usize;
+            let position = self.pending_bytes + candidate.end as usize;
+            // A forced cut skips no candidate: one so far behind `start` would have ended the piece.
             debug_assert!(
-                start < position && position <= total,
+                start < position && position <= bytes.len(),
                 "{candidate:?} out of place"
             );
-            while position - start > params.max_bytes() {
-                start += params.max_bytes();
-                cuts.push(CutEnd(start - pending));
+            while position - start > max {
+                start += forced_end(&bytes[start..start + max]);
+                cuts.push(CutEnd(start));
             }
             let least = if candidate.strict {
                 params.min_bytes()
@@ -194,17 +221,17 @@ impl Cutter {
             };
             if position - start >= least {
                 start = position;
-                cuts.push(CutEnd(start - pending));
+                cuts.push(CutEnd(start));
             }
         }
-        while total - start >= params.max_bytes() {
-            start += params.max_bytes();
-            cuts.push(CutEnd(start - pending));
+        while bytes.len() - start >= max {
+            start += forced_end(&bytes[start..start + max]);
+            cuts.push(CutEnd(start));
         }
-        if extent == ExtentEnd::Ends && start < total {
-            start = total;
-            cuts.push(CutEnd(data_len));
+        if extent == ExtentEnd::Ends && start < bytes.len() {
+            start = bytes.len();
+            cuts.push(CutEnd(start));
         }
-        self.pending_bytes = total - start;
+        self.pending_bytes = bytes.len() - start;
     }
 }

@@ -5,10 +5,11 @@
 //! manifest within a stream, claims, the index. Each appends to a pack of its own, so a piece's place
 //! is known when it is claimed and nobody waits for anybody's write.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::chunker::{Candidate, CutEnd, ExtentEnd, Method};
+use super::chunker::{Candidate, CutEnd, Cutter, ExtentEnd, Method};
 use super::claims::{Claim, Claims};
 use super::compress::{Frame, PLAIN_ROOM_BYTES, RECORD_ROOM_BYTES};
 use super::digest::{CHUNK_BYTES, chunk_subtree};
@@ -642,21 +643,18 @@ impl Plan {
         debug_assert_eq!(pending, cutting.cutter.pending_bytes());
         room[head - pending..head].copy_from_slice(&cutting.carry);
         cutting.carry.clear();
-        let mut start = head - pending;
         let end = room.len();
         if self.extents.first().is_none_or(|extent| extent.start > 0) {
             // What was pending ends here: at a hole, or at the end.
-            self.cut_extent(cutting, &mut start, head, 0..0, 0, ExtentEnd::Ends);
+            self.cut_extent(&mut cutting.cutter, room, head..head, 0..0, ExtentEnd::Ends);
         }
         let mut at = head;
         let mut from = 0;
         for index in 0..self.extents.len() {
             let extent = self.extents[index];
-            self.hole(at, head + extent.start);
-            if extent.start > 0 {
-                start = head + extent.start;
-            }
-            at = head + extent.end;
+            let data = head + extent.start..head + extent.end;
+            self.hole(at, data.start);
+            at = data.end;
             let ends = if at == end && !last {
                 ExtentEnd::More
             } else {
@@ -664,15 +662,7 @@ impl Plan {
             };
             let candidates = from..self.ends[index];
             from = self.ends[index];
-            let length = extent.end - extent.start;
-            self.cut_extent(
-                cutting,
-                &mut start,
-                head + extent.start,
-                candidates,
-                length,
-                ends,
-            );
+            self.cut_extent(&mut cutting.cutter, room, data, candidates, ends);
         }
         self.hole(at, end);
         cutting
@@ -680,22 +670,23 @@ impl Plan {
             .extend_from_slice(&room[end - cutting.cutter.pending_bytes()..end]);
     }
 
-    /// Cuts one extent whose data begin at `base`; the piece in hand begins at `start`.
+    /// Cuts the extent's part in `room` that `data` is. Directly before it lies the pending piece.
     fn cut_extent(
         &mut self,
-        cutting: &mut super::stream::Cutting,
-        start: &mut usize,
-        base: usize,
-        candidates: std::ops::Range<usize>,
-        length: usize,
+        cutter: &mut Cutter,
+        room: &[u8],
+        data: Range<usize>,
+        candidates: Range<usize>,
         ends: ExtentEnd,
     ) {
+        let base = data.start - cutter.pending_bytes();
         let candidates = &self.candidates[candidates];
-        cutting.cutter.cut(candidates, length, ends, &mut self.cuts);
+        cutter.cut(&room[base..data.end], candidates, ends, &mut self.cuts);
+        let mut start = base;
         for &CutEnd(cut) in &self.cuts {
             let end = base + cut;
-            self.steps.push(Step::Piece { start: *start, end });
-            *start = end;
+            self.steps.push(Step::Piece { start, end });
+            start = end;
         }
     }
 

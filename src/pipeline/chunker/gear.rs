@@ -1,4 +1,4 @@
-//! The rolling hash and the search for candidates: rules 1 to 4 of the method.
+//! The rolling hash and what is found with it: rules 1 to 4 of the method, and 6.
 //!
 //! What is found at a position may depend on the bytes before it only as far back as
 //! [`CONTEXT_BYTES`]; this is what lets chunks, and parts of a chunk, be scanned independently. It
@@ -15,6 +15,12 @@ pub const CONTEXT_BYTES: usize = 128;
 
 /// After a match, no candidate for this many bytes.
 const QUIET_BYTES: usize = 64;
+
+/// Bytes that a hash depends on.
+const WINDOW_BYTES: usize = 64;
+
+/// A forced cut is found among so many positions.
+pub(super) const FORCED_RANGE_BYTES: usize = 4096;
 
 /// A position that may become a cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +71,24 @@ pub fn scan(context: &[u8], data: &[u8], params: ContentParams, out: &mut Vec<Ca
     let tail = LANES * lane_bytes;
     lanes[LANES - 1].walk(tail, &data[tail..], params, out);
     out.sort_unstable_by_key(|candidate| candidate.end);
+}
+
+/// Where a piece is forced to end: behind the smallest hash among the last [`FORCED_RANGE_BYTES`]
+/// positions of `bytes`, the last of those that have it.
+///
+/// `bytes` are the piece up to the greatest size, which is far more than this looks at.
+pub(super) fn forced_end(bytes: &[u8]) -> usize {
+    let (before, range) = bytes.split_at(bytes.len() - FORCED_RANGE_BYTES);
+    let warm_up = &before[before.len() - (WINDOW_BYTES - 1)..];
+    let mut hash = warm_up.iter().fold(0, |hash, &byte| roll(hash, byte));
+    let (mut end, mut smallest) = (bytes.len(), u64::MAX);
+    for (position, &byte) in (before.len() + 1..).zip(range) {
+        hash = roll(hash, byte);
+        if hash <= smallest {
+            (end, smallest) = (position, hash);
+        }
+    }
+    end
 }
 
 /// Parts of the data scanned at once. One hash is a chain of dependent steps; three chains fill
@@ -187,7 +211,7 @@ const fn gear_table(mut state: u64) -> [u64; 256] {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{KIB, MIB, average, matching_pair, random};
-    use super::{GEAR, Lane, roll, scan};
+    use super::{GEAR, Lane, forced_end, roll, scan};
 
     #[test]
     fn hash_is_a_function_of_the_last_64_bytes() {
@@ -211,6 +235,24 @@ mod tests {
             &mut found,
         );
         assert!((1..=3).contains(&found.len()), "{} candidates", found.len());
+    }
+
+    #[test]
+    fn forced_end_is_sought_among_the_last_4096_positions() {
+        let smallest_end = |data: &[u8]| {
+            let hash = |end: &usize| data[end - 64..*end].iter().fold(0, |h, &b| roll(h, b));
+            (64..=data.len()).min_by_key(hash).expect("many positions")
+        };
+        let (data, end) = (0..)
+            .map(|seed| random(seed, 10_000))
+            .map(|data| (smallest_end(&data), data))
+            .find_map(|(end, data)| (4200..5900).contains(&end).then_some((data, end)))
+            .expect("one of the first few");
+        for behind in [0, 1, 1000, 4094, 4095] {
+            assert_eq!(forced_end(&data[..end + behind]), end, "{behind} behind");
+        }
+        let next = forced_end(&data[..end + 4096]);
+        assert!((end + 1..=end + 4096).contains(&next), "{next} after {end}");
     }
 
     #[test]

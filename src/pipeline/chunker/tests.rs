@@ -32,6 +32,47 @@ fn low_entropy(seed: u64, len: usize) -> Vec<u8> {
     data
 }
 
+/// Random but for the bytes that would make a position match, so that every cut is forced.
+fn matchless(seed: u64, len: usize) -> Vec<u8> {
+    let mut data = random(seed, len);
+    remove_matches(&mut data);
+    data
+}
+
+/// Forced cuts and others take turns: stretches of 350 KB without a match between random ones.
+fn partly_matchless(seed: u64, len: usize) -> Vec<u8> {
+    let mut data = random(seed, len);
+    for stretch in data.chunks_mut(400_000) {
+        let len = stretch.len().min(350_000);
+        remove_matches(&mut stretch[..len]);
+    }
+    data
+}
+
+fn remove_matches(data: &mut [u8]) {
+    let mut hash = 0;
+    for byte in data {
+        while roll(hash, *byte) < average(16 * KIB).loose_ceiling() {
+            *byte = byte.wrapping_add(1);
+        }
+        hash = roll(hash, *byte);
+    }
+}
+
+/// So many bytes among which nothing matches when they are repeated.
+fn period_without_match(len: usize) -> Vec<u8> {
+    let matches = |period: &[u8]| {
+        let mut found = Vec::new();
+        let repeated: Vec<u8> = period.iter().copied().cycle().take(len + 64).collect();
+        scan(&[], &repeated, average(16 * KIB), &mut found);
+        !found.is_empty()
+    };
+    (0..)
+        .map(|seed| random(seed, len))
+        .find(|period| !matches(period))
+        .expect("one of the first few")
+}
+
 /// Two bytes that match each time they are repeated.
 pub(super) fn matching_pair(params: ContentParams) -> [u8; 2] {
     let steady = |pair: [u8; 2]| pair.repeat(32).into_iter().fold(0, roll);
@@ -41,31 +82,57 @@ pub(super) fn matching_pair(params: ContentParams) -> [u8; 2] {
         .expect("one pair in 4096 matches")
 }
 
-/// The method written down as plainly as possible: one byte at a time, one extent at a time.
-fn reference_cuts(data: &[u8], params: ContentParams) -> Vec<usize> {
+/// What the method knows of a position.
+struct Position {
+    hash: u64,
+    loose: bool,
+    strict: bool,
+}
+
+/// Rules 2 to 4, one byte at a time.
+fn reference_positions(data: &[u8], params: ContentParams) -> Vec<Position> {
     let loose_bits = params.average_bytes().ilog2() - 2;
     let strict_bits = params.average_bytes().ilog2() + 2;
-    let (mut hash, mut start, mut cuts) = (0_u64, 0, Vec::new());
-    let mut last_match = None;
-    for (i, &byte) in data.iter().enumerate() {
+    let (mut hash, mut last_match) = (0_u64, None);
+    let position = |(i, &byte): (usize, &u8)| {
         hash = hash.wrapping_mul(2).wrapping_add(GEAR[byte as usize]);
-        let (mut loose, mut strict) = (false, false);
-        if hash.leading_zeros() >= loose_bits {
-            loose = last_match.is_none_or(|last| i - last > 63);
-            strict = loose && hash.leading_zeros() >= strict_bits;
+        let matches = hash.leading_zeros() >= loose_bits;
+        let loose = matches && last_match.is_none_or(|last| i - last > 63);
+        if matches {
             last_match = Some(i);
         }
-        let len = i + 1 - start;
-        if len == params.max_bytes()
-            || (loose && len >= params.average_bytes())
-            || (strict && len >= params.min_bytes())
-        {
-            start = i + 1;
-            cuts.push(start);
+        Position {
+            hash,
+            loose,
+            strict: loose && hash.leading_zeros() >= strict_bits,
         }
-    }
-    if start < data.len() {
-        cuts.push(data.len());
+    };
+    data.iter().enumerate().map(position).collect()
+}
+
+/// The method written down as plainly as possible: one extent, one piece after the other.
+fn reference_cuts(data: &[u8], params: ContentParams) -> Vec<usize> {
+    let (min, mean, max) = (
+        params.min_bytes(),
+        params.average_bytes(),
+        params.max_bytes(),
+    );
+    let positions = reference_positions(data, params);
+    let (mut start, mut cuts) = (0, Vec::new());
+    while start < data.len() {
+        let after = |len: usize| &positions[start + len - 1];
+        let longest = max.min(data.len() - start);
+        let wanted = (1..=longest).find(|&len| {
+            let position = after(len);
+            (position.strict && len >= min) || (position.loose && len >= mean)
+        });
+        let forced = || {
+            // Of equals `min_by_key` takes the first, and the last position comes first.
+            let range = (max - 4095..=max).rev();
+            (longest == max).then(|| range.min_by_key(|&len| after(len).hash))?
+        };
+        start += wanted.or_else(forced).unwrap_or(longest);
+        cuts.push(start);
     }
     cuts
 }
@@ -73,7 +140,7 @@ fn reference_cuts(data: &[u8], params: ContentParams) -> Vec<usize> {
 /// Cuts of one extent that arrives in chunks of these lengths, over and over.
 fn chunked_cuts(data: &[u8], params: ContentParams, chunk_lens: &[usize]) -> Vec<usize> {
     let mut cutter = Cutter::new(Method::Content(params));
-    let (mut found, mut cuts, mut all) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut found, mut cuts, mut all) = (Vec::new(), Vec::new(), Vec::<usize>::new());
     let (mut start, mut lens) = (0, chunk_lens.iter().cycle());
     while start < data.len() {
         let end = data
@@ -86,20 +153,22 @@ fn chunked_cuts(data: &[u8], params: ContentParams, chunk_lens: &[usize]) -> Vec
         } else {
             ExtentEnd::More
         };
-        cutter.cut(&found, end - start, extent, &mut cuts);
+        let base = start - cutter.pending_bytes();
+        assert_eq!(base, all.last().copied().unwrap_or(0));
+        cutter.cut(&data[base..end], &found, extent, &mut cuts);
         assert!(cutter.pending_bytes() < params.max_bytes());
-        all.extend(cuts.iter().map(|cut| start + cut.0));
+        all.extend(cuts.iter().map(|cut| base + cut.0));
         start = end;
     }
     assert_eq!(cutter.pending_bytes(), 0);
     all
 }
 
-fn sizes(cuts: &[usize]) -> Vec<usize> {
+fn pieces<'data>(data: &'data [u8], cuts: &[usize]) -> Vec<&'data [u8]> {
     let starts = [0].into_iter().chain(cuts.iter().copied());
     cuts.iter()
         .zip(starts)
-        .map(|(end, start)| end - start)
+        .map(|(&end, start)| &data[start..end])
         .collect()
 }
 
@@ -108,8 +177,10 @@ fn any_data() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         4 => (any::<u64>(), len.clone()).prop_map(|(seed, len)| random(seed, len)),
         3 => (any::<u64>(), len.clone()).prop_map(|(seed, len)| low_entropy(seed, len)),
+        2 => (any::<u64>(), len.clone()).prop_map(|(seed, len)| matchless(seed, len)),
+        2 => (any::<u64>(), len.clone()).prop_map(|(seed, len)| partly_matchless(seed, len)),
         1 => len.clone().prop_map(|len| vec![0; len]),
-        2 => (any::<u64>(), 1_usize..300, len.clone()).prop_map(|(seed, period, len)| {
+        3 => (any::<u64>(), prop_oneof![1_usize..300, 300_usize..6_000], len.clone()).prop_map(|(seed, period, len)| {
             random(seed, period).into_iter().cycle().take(len).collect()
         }),
         2 => (any::<u64>(), len, 0_usize..5_000).prop_map(|(seed, len, run)| {
@@ -144,11 +215,15 @@ proptest! {
         prop_assert_eq!(&chunked_cuts(&data, params, &chunk_lens), &expected);
         prop_assert_eq!(&chunked_cuts(&data, params, &[MIB]), &expected);
 
-        let sizes = sizes(&expected);
-        if let Some((last, pieces)) = sizes.split_last() {
-            prop_assert!(*last >= 1 && *last <= params.max_bytes());
-            for size in pieces {
-                prop_assert!((params.min_bytes()..=params.max_bytes()).contains(size));
+        let mut candidates = Vec::new();
+        scan(&[], &data, params, &mut candidates);
+        let pieces = pieces(&data, &expected);
+        if let Some((last, others)) = pieces.split_last() {
+            prop_assert!((1..=params.max_bytes()).contains(&last.len()));
+            for (piece, &end) in others.iter().zip(&expected) {
+                let forced = candidates.iter().all(|candidate| candidate.end as usize != end);
+                let least = if forced { params.max_bytes() - 4095 } else { params.min_bytes() };
+                prop_assert!((least..=params.max_bytes()).contains(&piece.len()));
             }
         }
     }
@@ -160,6 +235,8 @@ fn chunks_of_one_mebibyte_cut_as_one_stream() {
     for data in [
         random(1, 5 * MIB + 17),
         low_entropy(2, 3 * MIB),
+        matchless(10, 3 * MIB + 5),
+        partly_matchless(16, 3 * MIB),
         vec![0; 3 * MIB + 1],
     ] {
         assert_eq!(
@@ -198,6 +275,101 @@ fn byte_inserted_in_front_changes_the_first_pieces_only() {
 }
 
 #[test]
+fn forced_cuts_do_not_depend_on_the_split_into_chunks() {
+    let params = average(16 * KIB);
+    let max = params.max_bytes();
+    let data = matchless(11, 5 * max);
+    let expected = reference_cuts(&data, params);
+    let first = expected[0];
+    assert!((max - 4095..max).contains(&first), "forced at {first}");
+    for edge in [max - 4096, max - 4095, first - 64, first - 63, first - 1] {
+        assert_eq!(chunked_cuts(&data, params, &[edge]), expected, "{edge}");
+    }
+    for edge in [first, first + 1, max - 1, max, max + 1] {
+        assert_eq!(chunked_cuts(&data, params, &[edge]), expected, "{edge}");
+    }
+    assert_eq!(chunked_cuts(&data, params, &[first + 1, 1]), expected);
+}
+
+#[test]
+fn forced_cut_can_lie_before_the_data_that_force_it() {
+    let params = average(16 * KIB);
+    let max = params.max_bytes();
+    let data = matchless(11, max);
+    let mut cutter = Cutter::new(Method::Content(params));
+    let mut cuts = Vec::new();
+    cutter.cut(&data[..max - 1], &[], ExtentEnd::More, &mut cuts);
+    assert_eq!(
+        (cuts.as_slice(), cutter.pending_bytes()),
+        (&[][..], max - 1)
+    );
+    cutter.cut(&data, &[], ExtentEnd::More, &mut cuts);
+    let end = reference_cuts(&data, params)[0];
+    assert!(end < max - 1);
+    assert_eq!(cuts, [CutEnd(end)]);
+    assert_eq!(cutter.pending_bytes(), max - end);
+}
+
+#[test]
+fn data_with_a_period_become_the_same_piece_over_and_over() {
+    let line = b"appended log line\n".to_vec();
+    let periods = [1, 2, 7, 18, 64, 1000, 4095, 4096].map(period_without_match);
+    for (params, period) in [average(16 * KIB), average(64 * KIB)]
+        .into_iter()
+        .flat_map(|params| periods.iter().chain([&line]).map(move |p| (params, p)))
+    {
+        let repeated: Vec<u8> = period.iter().copied().cycle().take(2 * MIB).collect();
+        let mut kept = Vec::new();
+        for prefix in [0, 1, 777, 30_000] {
+            let data = [random(13, prefix), repeated.clone()].concat();
+            let cuts = chunked_cuts(&data, params, &[MIB]);
+            let pieces = pieces(&data, &cuts);
+            let alike = &pieces[2..pieces.len() - 1];
+            let what = format!("period {}, prefix {prefix}, {params:?}", period.len());
+            assert!(alike.len() >= 5, "{what}: {} pieces", pieces.len());
+            assert!(alike.iter().all(|piece| *piece == alike[0]), "{what}");
+            assert_eq!(alike[0].len() % period.len(), 0, "{what}");
+            kept.push(alike[0].to_vec());
+        }
+        // Whatever is in front of them: they are known from another file as well.
+        kept.dedup();
+        assert_eq!(kept.len(), 1, "period {}, {params:?}", period.len());
+    }
+}
+
+#[test]
+fn zeros_become_pieces_of_the_greatest_size() {
+    for params in [16, 64, 256].map(|kib| average(kib * KIB)) {
+        let max = params.max_bytes();
+        let data = vec![0; 5 * max + 1000];
+        let cuts = chunked_cuts(&data, params, &[MIB]);
+        assert_eq!(
+            cuts,
+            [max, 2 * max, 3 * max, 4 * max, 5 * max, data.len()],
+            "{params:?}"
+        );
+    }
+}
+
+#[test]
+fn byte_inserted_where_nothing_matches_changes_few_pieces() {
+    let params = average(16 * KIB);
+    let data = matchless(14, 8 * MIB);
+    let before = chunked_cuts(&data, params, &[MIB]);
+    let changed = [&data[..50_000], b"+".as_slice(), &data[50_000..]].concat();
+    let after = chunked_cuts(&changed, params, &[MIB]);
+    let known = after
+        .iter()
+        .filter(|&&cut| before.contains(&(cut - 1)))
+        .count();
+    assert!(
+        before.len() - known <= 5,
+        "{known} of {} cuts found again",
+        before.len()
+    );
+}
+
+#[test]
 fn hole_starts_cutting_afresh() {
     let params = average(16 * KIB);
     let extent = random(6, 700_000);
@@ -207,7 +379,7 @@ fn hole_starts_cutting_afresh() {
     for _ in 0..2 {
         let mut cuts = Vec::new();
         scan(&[], &extent, params, &mut found);
-        cutter.cut(&found, extent.len(), ExtentEnd::Ends, &mut cuts);
+        cutter.cut(&extent, &found, ExtentEnd::Ends, &mut cuts);
         rounds.push(cuts.iter().map(|cut| cut.0).collect::<Vec<_>>());
     }
     assert_eq!(rounds[0], reference_cuts(&extent, params));
@@ -218,14 +390,15 @@ fn hole_starts_cutting_afresh() {
 fn extent_that_turns_out_to_be_over_ends_its_pending_piece() {
     let mut cutter = Cutter::new(Method::Content(average(16 * KIB)));
     let mut cuts = Vec::new();
-    cutter.cut(&[], 1000, ExtentEnd::More, &mut cuts);
+    let data = [7; 1000];
+    cutter.cut(&data, &[], ExtentEnd::More, &mut cuts);
     assert_eq!((cuts.as_slice(), cutter.pending_bytes()), (&[][..], 1000));
-    cutter.cut(&[], 0, ExtentEnd::Ends, &mut cuts);
+    cutter.cut(&data, &[], ExtentEnd::Ends, &mut cuts);
     assert_eq!(
         (cuts.as_slice(), cutter.pending_bytes()),
-        (&[CutEnd(0)][..], 0)
+        (&[CutEnd(1000)][..], 0)
     );
-    cutter.cut(&[], 0, ExtentEnd::Ends, &mut cuts);
+    cutter.cut(&[], &[], ExtentEnd::Ends, &mut cuts);
     assert_eq!(cuts, []);
 }
 
@@ -243,7 +416,8 @@ fn candidates_count_from_the_sizes_of_the_piece_they_would_end() {
             end: end as u32,
             strict,
         };
-        Cutter::new(Method::Content(params)).cut(&[candidate], max + 1, ExtentEnd::More, &mut cuts);
+        let zeros = vec![0; max + 1];
+        Cutter::new(Method::Content(params)).cut(&zeros, &[candidate], ExtentEnd::More, &mut cuts);
         cuts[0].0
     };
     assert_eq!(ends_at(min - 1, true), max);
@@ -264,13 +438,13 @@ fn fixed_makes_one_piece_of_each_chunk_or_extent() {
         (MIB, ExtentEnd::More),
     ] {
         Method::Fixed.scan(&[], &data[..len], &mut found);
-        cutter.cut(&found, len, extent, &mut cuts);
+        cutter.cut(&data[..len], &found, extent, &mut cuts);
         assert_eq!(
             (cuts.as_slice(), cutter.pending_bytes()),
             (&[CutEnd(len)][..], 0)
         );
     }
-    cutter.cut(&[], 0, ExtentEnd::Ends, &mut cuts);
+    cutter.cut(&[], &[], ExtentEnd::Ends, &mut cuts);
     assert_eq!(cuts, []);
 }
 
@@ -300,19 +474,25 @@ fn table_and_cuts_of_filed_gear_1_never_change() {
         hash_of(&mut GEAR.iter().copied()),
         "876e9f504b4b0cb9a5be2b411873f56ed3b478d4b3f66fc8c7b103f2c4a76866"
     );
-    let data = [random(8, 4 * MIB), low_entropy(9, 4 * MIB)].concat();
+    let data = [
+        random(8, 4 * MIB),
+        low_entropy(9, 4 * MIB),
+        partly_matchless(15, 4 * MIB),
+        b"one line again and again\n".repeat(4 * MIB / 25),
+    ]
+    .concat();
     for (average_bytes, expected) in [
         (
             16 * KIB,
-            "b44a3604bf557b7112dddbdf875753f786053942c8ee7a387096bfa5f74623a9",
+            "8054d6b94a956017c2e90fc5eee10dbe62fea87fdee986f8e5ac13146987fea3",
         ),
         (
             64 * KIB,
-            "e5557db4a1b8297e32544832f8196dedd642eee1332bed6b4d892097e21fe768",
+            "4d93597c94e7e7d411d3a26a2e32aa9b11b51c158664a6cc4e442ac0e7507f9a",
         ),
         (
             256 * KIB,
-            "ce96fff4085a3878476373f3f5b17d6af606edac62f42a7372f63f81b755073c",
+            "255b1acde27aa2a33eaceb35fb806b689dbbec226786842a71c46c193a1dda4a",
         ),
     ] {
         let cuts = chunked_cuts(&data, average(average_bytes), &[MIB]);
