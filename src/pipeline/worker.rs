@@ -30,6 +30,9 @@ use crate::store::pack::PackWriter;
 use crate::store::record::{Kind, PieceEntry};
 use crate::store::{PieceId, PiecePlace, Store, StoreError};
 
+#[cfg(test)]
+mod tests;
+
 /// What all workers of a run share.
 pub(super) struct Crew<'run> {
     pub store: &'run Store,
