@@ -24,8 +24,9 @@ use crate::store::{PackId, Store, StoreError};
 /// process seal, and so much the last sync of a run has left to do.
 const DUE_BYTES: u64 = 64 << 20;
 
-/// A checkpoint is due when this many pieces were claimed: it bounds what claims hold in memory.
-const DUE_PIECES: u64 = 16_384;
+/// A checkpoint is due when this many pieces were claimed: it bounds what claims hold in memory, which
+/// is the claims of two checkpoints.
+const DUE_PIECES: u64 = 8_192;
 
 /// Nothing waits longer than this for its acknowledgement, as far as syncing allows.
 const DUE_AFTER: Duration = Duration::from_secs(2);
@@ -83,7 +84,7 @@ impl Committer<'_> {
         let numbers = self.make_durable(&rows, &mut pieces, &finished);
         match numbers {
             Ok(numbers) => {
-                self.claims.forget_durable(checkpoint);
+                self.claims.forget_before(checkpoint);
                 for (finished, number) in finished.into_iter().zip(numbers) {
                     (self.report)(stored(finished, number));
                 }

@@ -134,11 +134,14 @@ impl Ledger {
         self.state().failure.clone()
     }
 
-    /// Waits up to `patience` for something to change; says what there is to commit.
+    /// Waits up to `patience` for something to change, unless the workers have ended: nothing will
+    /// change then. Says what there is to commit.
     pub(super) fn wait(&self, patience: Duration) -> (Uncommitted, Workers) {
-        let state = self.state();
-        let waited = self.changed.wait_timeout(state, patience);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        if state.workers() == Workers::Working {
+            let waited = self.changed.wait_timeout(state, patience);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
         (state.uncommitted, state.workers())
     }
 

@@ -26,7 +26,7 @@ use crate::store::coding::Encoder;
 use crate::store::finder::PieceFinder;
 use crate::store::index::{PackRow, PackState, PieceRow};
 use crate::store::manifest::Version;
-use crate::store::pack::PackWriter;
+use crate::store::pack::{PACK_HEADER_BYTES, PackWriter};
 use crate::store::record::{Kind, PieceEntry};
 use crate::store::{PieceId, PiecePlace, Store, StoreError};
 
@@ -500,7 +500,8 @@ impl<'run> Worker<'run> {
             None => OpenPack {
                 writer: self.crew.store.new_pack(now_ns())?,
                 deposited_pieces: 0,
-                deposited_bytes: 0,
+                // A header alone is nothing to commit.
+                deposited_bytes: PACK_HEADER_BYTES as u64,
             },
         };
         Ok(&mut self.pack.insert(pack).writer)

@@ -19,9 +19,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::error::StoreError;
 
@@ -30,6 +31,9 @@ pub const FILE_NAME: &str = "catalog.db";
 
 /// How long a process waits for another one's commit before it gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long it waits between two attempts where SQLite does not do that for it.
+const RETRY: Duration = Duration::from_millis(5);
 
 /// Page cache of each connection, in KiB. Measured: a larger one does not make a cold store faster.
 const CACHE_KIB: i64 = 1024;
@@ -152,12 +156,28 @@ impl Database {
 fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(PATIENCE)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    switch_to_wal(&connection)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.pragma_update(None, "temp_store", "FILE")?;
     Ok(connection)
+}
+
+/// The switch, which only the first process makes, does not wait for others as everything else does.
+fn switch_to_wal(connection: &Connection) -> rusqlite::Result<()> {
+    let began = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && began.elapsed() < PATIENCE =>
+            {
+                thread::sleep(RETRY);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(rusqlite::Error) -> StoreError {

@@ -5,7 +5,10 @@
 //! Bottleneck in the Data Domain Deduplication File System", FAST '08). So a second copy of a file
 //! asks the index once for a pack, not once for a piece, and the index may be as large as it likes.
 //!
-//! The rule: an answer is only given after the whole digest was compared with the pack's list.
+//! Two rules. An answer is only given after the whole digest was compared with the pack's list. And
+//! only pieces that the index knows are taken into memory: the file of a pack that is still written
+//! holds more than its writer has made durable, and whoever refers to that would acknowledge a file
+//! that a power cut can still take a piece from.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -106,8 +109,11 @@ impl<'store> PieceFinder<'store> {
             Err(error) if error.is_damage() => return Ok(false),
             Err(error) => return Err(error),
         };
+        let durable = self.store.database().durable_pieces(place.pack)? as usize;
+        let pieces = list.pieces();
+        let durable = &pieces[..pieces.len().min(durable)];
         let mut lists = self.lists();
-        lists.insert(place.pack, list.pieces().to_vec());
+        lists.insert(place.pack, durable.to_vec());
         lists.evict(self.limit_bytes.load(Ordering::Relaxed), Some(place.pack));
         Ok(listed(&lists).unwrap_or(false))
     }

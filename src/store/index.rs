@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use super::database::Database;
 use super::error::StoreError;
 use super::id::{PackId, PieceId, PiecePlace};
+use super::pack::PACK_HEADER_BYTES;
 
 /// State of a pack as the index knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,6 +69,18 @@ impl Database {
         })
     }
 
+    /// How many pieces of a pack are durable: its file may hold more, which its writer has not
+    /// committed yet.
+    pub fn durable_pieces(&self, pack: PackId) -> Result<u32, StoreError> {
+        self.ask("look up a pack", |connection| {
+            connection
+                .prepare_cached("SELECT pieces FROM pack WHERE id = ?1")?
+                .query_row([pack.0 as i64], |row| row.get(0))
+                .optional()
+        })
+        .map(Option::unwrap_or_default)
+    }
+
     /// Packs whose state is open: being written, or left behind.
     pub fn open_packs(&self) -> Result<Vec<(PackId, u64, i64)>, StoreError> {
         self.ask("list open packs", |connection| {
@@ -123,8 +136,8 @@ impl Database {
     pub(crate) fn forget_pack(&self, id: PackId) -> Result<(), StoreError> {
         self.change("forget an empty pack", |change| {
             change.execute(
-                "DELETE FROM pack WHERE id = ?1 AND length = 0",
-                [id.0 as i64],
+                "DELETE FROM pack WHERE id = ?1 AND length <= ?2",
+                [id.0 as i64, PACK_HEADER_BYTES as i64],
             )
         })
         .map(drop)

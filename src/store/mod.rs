@@ -18,7 +18,8 @@
 //! Frames, manifest parts and version records are appended to packs; the packs (and the folders of
 //! new ones) are synced; then one transaction adds their pieces to the index and the versions to the
 //! catalog; when that is durable the files are acknowledged. A crash between any two of these leaves
-//! only bytes that nothing refers to. A pack whose writer died is sealed by the next process that
+//! only bytes that nothing refers to; what of a pack is not in the index is as if it were not there,
+//! for the index alone says what is durable ([`finder`]). A pack whose writer died is sealed by the next process that
 //! writes ([`recover`]), and what it holds is found again instead of stored again.
 //!
 //! # Several processes
@@ -155,7 +156,7 @@ impl Store {
         if folders.is_empty() {
             return Ok(());
         }
-        disk::sync_dir(&self.root.join("packs"))
+        disk::sync_dir(&self.root.join(pack::FOLDER_NAME))
     }
 
     /// Reads a version's record.
@@ -200,19 +201,22 @@ impl Store {
     }
 }
 
+/// Creates the store. The format file comes last: who finds one finds a whole store, and what a crash
+/// leaves before that is taken up by the next attempt.
 fn create(root: &Path, chunking: Chunking) -> Result<Format, StoreError> {
     disk::create_private_dir(root)?;
     for entry in fs::read_dir(root).during("read folder", root)? {
-        let name = entry.during("read folder", root)?.file_name();
-        let ours = name.to_str().is_some_and(|name| {
-            name == LOCK_NAME || name.starts_with(format::FILE_NAME) || name == "lost+found"
-        });
-        if !ours {
-            return Err(StoreError::NotAStore {
-                path: root.to_owned(),
+        let entry = entry.during("read folder", root)?;
+        if !is_beginning(&entry).during("read folder", root)? {
+            // Unless another process has just completed it and gone to work.
+            return Format::read(root).map_err(|error| match error {
+                StoreError::Missing { path } => StoreError::NotAStore { path },
+                error => error,
             });
         }
     }
+    disk::create_private_dir(&root.join(pack::FOLDER_NAME))?;
+    drop(Database::open_or_create(root)?);
     let format = Format::new(chunking).during("read", Path::new("/dev/urandom"))?;
     match format.create(root) {
         // Another process was faster: then its format is the store's.
@@ -221,6 +225,19 @@ fn create(root: &Path, chunking: Chunking) -> Result<Format, StoreError> {
         }
         outcome => outcome.map(|()| format),
     }
+}
+
+/// Whether an entry of a folder without a format file may be the beginning of a store.
+fn is_beginning(entry: &fs::DirEntry) -> io::Result<bool> {
+    let name = entry.file_name();
+    Ok(match name.to_str() {
+        Some(pack::FOLDER_NAME) => {
+            entry.file_type()?.is_dir() && fs::read_dir(entry.path())?.next().is_none()
+        }
+        Some(LOCK_NAME | "lost+found") => true,
+        Some(name) => name.starts_with(format::FILE_NAME) || name.starts_with(database::FILE_NAME),
+        None => false,
+    })
 }
 
 fn lock_shared(root: &Path) -> Result<File, StoreError> {

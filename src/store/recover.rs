@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::Store;
 use super::error::{IoContext, StoreError};
@@ -41,7 +42,7 @@ pub fn recover(store: &Store, now_ns: i64) -> Result<Recovered, StoreError> {
         let path = pack::path(store.root(), id);
         let file = match OpenOptions::new().read(true).write(true).open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if committed_bytes > 0 {
+                if !is_empty(committed_bytes) {
                     recovered.damaged.push(path);
                 } else if now_ns.saturating_sub(opened_ns) > FORGET_AFTER_NS {
                     store.database().forget_pack(id)?;
@@ -55,20 +56,20 @@ pub fn recover(store: &Store, now_ns: i64) -> Result<Recovered, StoreError> {
             Err(TryLockError::WouldBlock) => continue,
             Err(TryLockError::Error(error)) => return Err(error).during("lock pack", &path),
         }
-        // Somebody else may have dealt with it before the lock was ours.
+        // Somebody else may have dealt with it before the lock was ours, or its writer have committed
+        // more before it died.
         let gone = file.metadata().during("look at pack", &path)?.nlink() == 0;
-        let still_open = store
-            .database()
-            .open_packs()?
-            .iter()
-            .any(|(open, ..)| *open == id);
-        if !gone && still_open {
+        let still_open = store.database().open_packs()?;
+        let still_open = still_open.iter().find(|(open, ..)| *open == id);
+        if let Some((_, committed_bytes, _)) = still_open
+            && !gone
+        {
             seal_left_behind(
                 store,
                 id,
                 path,
                 file,
-                committed_bytes,
+                *committed_bytes,
                 now_ns,
                 &mut recovered,
             )?;
@@ -88,7 +89,7 @@ fn seal_left_behind(
 ) -> Result<(), StoreError> {
     let length = file.metadata().during("look at pack", &path)?.len();
     let reader = match PackReader::from_file(path.clone(), file, store.format().store, id) {
-        Err(error) if error.is_damage() && committed_bytes == 0 => {
+        Err(error) if error.is_damage() && is_empty(committed_bytes) => {
             // Its writer died before the first record: there is nothing in it.
             return discard(store, id, &path);
         }
@@ -99,29 +100,34 @@ fn seal_left_behind(
         opened => opened?,
     };
     let (mut list, seal) = reader.list()?;
-    let sealed_length = match seal {
-        Seal::Sealed => length,
-        Seal::Open { whole_bytes, .. } => {
-            let whole_bytes = check_tail(&reader, &mut list, committed_bytes, whole_bytes)?;
-            if whole_bytes < committed_bytes {
-                recovered.damaged.push(path.clone());
-                let row = row(id, PackState::Damaged, committed_bytes, &list);
-                store.database().commit(&[row], &[], &[], now_ns)?;
-                return Ok(());
-            }
-            if list.records().is_empty() {
-                return discard(store, id, &path);
-            }
-            recovered.cut_bytes += length - whole_bytes;
-            let file = reader.into_file();
-            file.set_len(whole_bytes).during("cut pack", &path)?;
-            let writer = PackWriter::adopt(id, path.clone(), file, whole_bytes, list.clone());
-            let (file, sealed) = writer.seal()?;
-            file.sync_data().during("sync pack", &path)?;
-            store.sync_pack_names([id].into_iter())?;
-            sealed.length_bytes
-        }
+    let torn = cut_tail(&reader, &mut list, committed_bytes)?;
+    let whole_bytes = match (torn, seal) {
+        (Some(offset), _) => offset,
+        (None, Seal::Sealed) => length,
+        (None, Seal::Open { whole_bytes, .. }) => whole_bytes,
     };
+    if whole_bytes < committed_bytes {
+        recovered.damaged.push(path);
+        let row = row(id, PackState::Damaged, committed_bytes, &list);
+        return store.database().commit(&[row], &[], &[], now_ns).map(drop);
+    }
+    if list.records().is_empty() {
+        return discard(store, id, &path);
+    }
+    let (file, sealed_length) = if torn.is_none() && seal == Seal::Sealed {
+        (Arc::new(reader.into_file()), length)
+    } else {
+        recovered.cut_bytes += length - whole_bytes;
+        let file = reader.into_file();
+        file.set_len(whole_bytes).during("cut pack", &path)?;
+        let writer = PackWriter::adopt(id, path, file, whole_bytes, list.clone());
+        let (file, sealed) = writer.seal()?;
+        (file, sealed.length_bytes)
+    };
+    // Its writer may have died before it synced any of this: the index must not know of pieces that
+    // a power cut can still take away. The lock is held until the index knows.
+    store.sync_pack(id, &file)?;
+    store.sync_pack_names([id].into_iter())?;
     let pieces: Vec<PieceRow> = list
         .pieces()
         .iter()
@@ -138,15 +144,14 @@ fn seal_left_behind(
     Ok(())
 }
 
-/// After a power cut the file system may have kept a record's header and not its payload. Checks the
-/// payloads that no commit covered, drops the list from the first bad one on, and gives the length
-/// of what is whole.
-fn check_tail(
+/// After a power cut the file system may have kept a record's header, or even the trailer behind it,
+/// and not its payload. Checks the payloads that no commit covered, drops the list from the first
+/// bad one on, and gives that one's offset.
+fn cut_tail(
     reader: &PackReader,
     list: &mut PackList,
     committed_bytes: u64,
-    whole_bytes: u64,
-) -> Result<u64, StoreError> {
+) -> Result<Option<u64>, StoreError> {
     let mut room = vec![0; MAX_RECORD_BYTES];
     let records = list.records();
     let tail = records.partition_point(|record| record.offset < committed_bytes);
@@ -154,14 +159,19 @@ fn check_tail(
         match reader.record(record.offset, record.length_bytes, &mut room) {
             Ok(_) => {}
             Err(error) if error.is_damage() => {
-                let whole_bytes = record.offset;
+                let offset = record.offset;
                 list.truncate(index);
-                return Ok(whole_bytes);
+                return Ok(Some(offset));
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(whole_bytes.max(PACK_HEADER_BYTES as u64))
+    Ok(None)
+}
+
+/// Whether a pack of this durable length holds no record.
+fn is_empty(committed_bytes: u64) -> bool {
+    committed_bytes <= PACK_HEADER_BYTES as u64
 }
 
 fn discard(store: &Store, id: PackId, path: &PathBuf) -> Result<(), StoreError> {

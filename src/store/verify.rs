@@ -15,7 +15,7 @@ use super::id::{PackId, PieceId};
 use super::index::PackState;
 use super::lists::PackLists;
 use super::manifest::{Run, Runs};
-use super::pack::{PackReader, RecordEntry, Seal};
+use super::pack::{PACK_HEADER_BYTES, PackReader, RecordEntry, Seal};
 use super::record::Kind;
 
 /// How much is read.
@@ -81,7 +81,9 @@ pub fn check_pack(
     };
     let reader = match store.pack(id) {
         // Reserved, and nothing committed of it: its writer is alive or never came to write.
-        Err(_) if state == PackState::Open && committed_bytes == 0 => return Ok(check),
+        Err(_) if state == PackState::Open && committed_bytes <= PACK_HEADER_BYTES as u64 => {
+            return Ok(check);
+        }
         Err(error) if error.is_damage() => {
             let whole = 0..u32::MAX;
             check.damage.push(damage(0, describe(&error), whole));
@@ -101,6 +103,8 @@ pub fn check_pack(
             walked.clone()
         }
         Ok(None) => walked.clone(),
+        // What its writer wrote last before it died may be torn, and that is the trailer.
+        Err(error) if error.is_damage() && state == PackState::Open => walked.clone(),
         Err(error) if error.is_damage() => {
             check.damage.push(damage(length, describe(&error), 0..0));
             walked.clone()
@@ -125,7 +129,7 @@ pub fn check_pack(
                     .damage
                     .push(damage(whole_bytes, flaw.to_owned(), lost));
             }
-        } else if torn && state == PackState::Open {
+        } else if torn && state != PackState::Sealed {
             let lost = walked.piece_count()..u32::MAX;
             check.damage.push(damage(
                 length,

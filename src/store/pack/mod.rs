@@ -59,9 +59,12 @@ pub const MAX_TRAILER_BYTES: usize = 8
 
 const MAGIC: &[u8; 8] = b"filedpak";
 
+/// Name of the folder of packs in the store's folder.
+pub const FOLDER_NAME: &str = "packs";
+
 /// Path of a pack below the store's root. A thousand packs share a folder.
 pub fn path(root: &Path, id: PackId) -> PathBuf {
-    root.join("packs")
+    root.join(FOLDER_NAME)
         .join(format!("{:06}", id.0 / 1000))
         .join(format!("{id}.pack"))
 }
