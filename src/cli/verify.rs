@@ -1,5 +1,6 @@
 //! `filed verify`: checking that everything stored can be restored.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -150,20 +151,28 @@ impl Check<'_> {
         for newest in rows {
             checked.files += 1;
             let name = &newest.name;
-            let (stop, found) = (self.stop, self.found);
+            let told = Mutex::new(HashSet::new());
+            let found = |finding: Finding| {
+                if let Finding::Version { row, .. } = &finding {
+                    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+                    told.insert(row.number);
+                }
+                (self.found)(finding);
+            };
             check_versions(
                 self.store,
                 self.lists,
                 name,
                 &lost,
-                stop,
+                self.stop,
                 &mut checked,
-                found,
+                &found,
             )?;
             if self.depth == Depth::Structure {
                 continue;
             }
-            for number in 1..=newest.number {
+            let told = told.into_inner().unwrap_or_else(PoisonError::into_inner);
+            for number in (1..=newest.number).filter(|number| !told.contains(number)) {
                 let Some(row) = self.store.database().version(name, number)? else {
                     continue;
                 };
