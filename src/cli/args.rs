@@ -97,7 +97,7 @@ pub(super) struct Restore {
     #[arg(value_name = "NAME", required_unless_present = "all")]
     pub name: Option<OsString>,
     /// This version, not the newest
-    #[arg(long, value_name = "N", requires = "name", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "all", value_parser = clap::value_parser!(u64).range(1..))]
     pub version: Option<u64>,
     /// Write to this file, or into this folder
     #[arg(long, value_name = "PATH")]
