@@ -36,13 +36,15 @@ fn print_bytes(bytes: &[u8]) {
     }
 }
 
-/// Prints a line on stderr, whatever is in it.
+/// Prints a line on stderr, whatever is in it. It is written at once: stderr has no buffer, and what
+/// several processes write to one journal or file must not run into each other.
 pub(super) fn warn(message: &dyn Display) {
-    let _ = writeln!(io::stderr().lock(), "filed: {}", OneLine(message));
+    let line = format!("filed: {}\n", OneLine(message));
+    let _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
 /// Text without characters that would break the line or command the terminal.
-pub(super) struct OneLine<'a>(pub &'a dyn Display);
+struct OneLine<'a>(&'a dyn Display);
 
 impl Display for OneLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::output::{Count, OneLine, Rate, Size};
+use super::output::{self, Count, Rate, Size};
 use crate::daemon::Glance;
 use std::sync::atomic::Ordering;
 
@@ -104,9 +104,7 @@ impl Screen {
 
     /// Prints a line on stderr.
     pub(super) fn line(&self, message: &dyn Display) {
-        self.above(|| {
-            let _ = writeln!(io::stderr().lock(), "filed: {}", OneLine(message));
-        });
+        self.above(|| output::warn(message));
     }
 
     /// Prints something without the bar in the way.
