@@ -138,13 +138,14 @@ pub fn check_pack(
             ));
         }
     }
+    let mut table = Vec::new();
     for record in list.records() {
         let end = record.offset + u64::from(record.length_bytes);
         if state == PackState::Open && end > committed_bytes {
             break;
         }
         let outcome = match depth {
-            Depth::Structure => check_structure(&reader, record, &list),
+            Depth::Structure => check_structure(&reader, record, &list, &mut table),
             Depth::Content => check_content(&reader, record, &list, frames, room, plain),
         };
         match outcome {
@@ -173,19 +174,31 @@ fn check_structure(
     reader: &PackReader,
     record: &RecordEntry,
     list: &super::pack::PackList,
+    table: &mut Vec<u8>,
 ) -> Result<u64, Finding> {
     let header = reader
         .header(record.offset)
         .map_err(|error| finding(error, record))?;
+    let lost = record.first..record.first + record.pieces;
     let as_listed = header.record_bytes() == u64::from(record.length_bytes)
         && (header.kind, header.first, header.pieces) == (record.kind, record.first, record.pieces);
     if !as_listed || record.first + record.pieces > list.piece_count() {
         return Err(Finding::Damage {
             what: "a record is not as listed".to_owned(),
-            pieces: record.first..record.first + record.pieces,
+            pieces: lost,
         });
     }
-    Ok(super::record::HEADER_BYTES as u64)
+    // The walk over the pack ends at the first table that is damaged: those behind it are read here.
+    let intact = reader
+        .table(record.offset, &header, table)
+        .map_err(|error| finding(error, record))?;
+    if let Err(flaw) = intact {
+        return Err(Finding::Damage {
+            what: flaw.to_owned(),
+            pieces: lost,
+        });
+    }
+    Ok(super::record::HEADER_BYTES as u64 + u64::from(header.table_bytes))
 }
 
 fn check_content(

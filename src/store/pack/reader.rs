@@ -135,6 +135,23 @@ impl PackReader {
         Ok((header, payload))
     }
 
+    /// Replaces `table` by the table of the record at `offset`; the inner error says why it is not
+    /// what was written.
+    pub(crate) fn table(
+        &self,
+        offset: u64,
+        header: &Header,
+        table: &mut Vec<u8>,
+    ) -> Result<Result<(), Flaw>, StoreError> {
+        // Header::decode has bounded the length.
+        table.resize(header.table_bytes as usize, 0);
+        self.read(table, offset + HEADER_BYTES as u64)?;
+        if check(table) != header.table_check {
+            return Ok(Err("the checksum of a record's table does not match"));
+        }
+        Ok(Ok(()))
+    }
+
     /// The list in the trailer; `None` if the pack has no valid footer.
     pub(crate) fn trailer(&self, length: u64) -> Result<Option<PackList>, StoreError> {
         if length < (PACK_HEADER_BYTES + HEADER_BYTES + FOOTER_BYTES) as u64 {
@@ -229,10 +246,8 @@ impl PackReader {
         };
         pieces.clear();
         if header.kind == Kind::Frame {
-            table.resize(header.table_bytes as usize, 0);
-            self.read(table, at + HEADER_BYTES as u64)?;
-            if check(table) != header.table_check {
-                return Ok(Err("the checksum of a record's table does not match"));
+            if let Err(flaw) = self.table(at, &header, table)? {
+                return Ok(Err(flaw));
             }
             debug_assert_eq!(table.len() % PIECE_ENTRY_BYTES, 0);
             pieces.extend(PieceEntry::decode_all(table));
