@@ -1,0 +1,469 @@
+//! Configuration: every layer, every kind of mistake in it, and what is said about it.
+
+use std::fs;
+use std::path::Path;
+
+use super::world::{Outcome, World, finish, noise};
+
+const DEFAULT: &str = include_str!("../../config/filed.toml");
+
+/// Writes the user's own file.
+fn write_user_file(world: &World, content: &str) {
+    let path = world.user_file();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+/// The value and the origin of a key as `config show --json` tells them.
+fn shown(outcome: &Outcome, key: &str) -> (String, String) {
+    let line = outcome.lines().into_iter().find(|line| line["key"] == key);
+    let line = line.unwrap_or_else(|| panic!("{key} is not shown\n{outcome}"));
+    assert_eq!(line["type"], "setting", "{line}");
+    let text = |field: &str| line[field].as_str().unwrap().to_owned();
+    (text("value"), text("origin"))
+}
+
+/// Checks that a mistake is told in one line that holds all of these, and stops everything.
+#[track_caller]
+fn assert_refused(world: &World, outcome: Outcome, said: &[&str]) {
+    let outcome = outcome.exits(78);
+    let message = outcome.message();
+    for part in said {
+        assert!(message.contains(part), "{part:?} is not in: {message}");
+    }
+    assert!(outcome.stdout.is_empty(), "{outcome}");
+    assert!(!world.store().exists(), "a store was created");
+}
+
+#[test]
+fn the_default_file_is_the_documented_one_and_is_right() {
+    let world = World::new();
+    let outcome = world.run(["config", "default"]).exits(0);
+    assert_eq!(outcome.text(), DEFAULT);
+    world.write("filed.toml", DEFAULT.as_bytes());
+    let outcome = world.run(["config", "check", "filed.toml"]).exits(0);
+    assert_eq!(outcome.text(), "filed.toml: valid\n");
+    // Whoever pipes it into the user's file changes nothing.
+    let values = |outcome: &Outcome| -> Vec<(String, String)> {
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let lines = outcome.lines();
+        lines
+            .iter()
+            .map(|line| (text(&line["key"]), text(&line["value"])))
+            .collect()
+    };
+    let built_in = world.run(["config", "show", "--json"]).exits(0);
+    write_user_file(&world, DEFAULT);
+    let from_file = world.run(["config", "show", "--json"]).exits(0);
+    assert_eq!(values(&from_file), values(&built_in));
+    for line in from_file.lines() {
+        assert_eq!(
+            line["origin"],
+            world.user_file().to_str().unwrap(),
+            "{line}"
+        );
+    }
+}
+
+/// The mistakes that a file can hold, and what must be said about each beside the file.
+const MISTAKES: [(&str, &[&str]); 9] = [
+    (
+        "[memory]\nlimit = \"1 MiB\"\n",
+        &["memory.limit", "\"1 MiB\"", "24 MiB"],
+    ),
+    (
+        "[memory]\nlimit = \"lots\"\n",
+        &["memory.limit", "\"lots\"", "512 MiB"],
+    ),
+    (
+        "[compression]\nlevel = 99\n",
+        &["compression.level", "99", "1 to 19"],
+    ),
+    (
+        "[chunking]\nmethod = \"random\"\n",
+        &["chunking.method", "\"random\"", "content, fixed"],
+    ),
+    (
+        "[memory]\ntreshold = \"1 GiB\"\n",
+        &["memory.treshold", "did you mean `memory.threshold`?"],
+    ),
+    (
+        "[memroy]\nlimit = \"1 GiB\"\n",
+        &["memroy", "did you mean `memory`?"],
+    ),
+    (
+        "limit = \"1 GiB\"\n",
+        &["limit", "did you mean `memory.limit`?"],
+    ),
+    ("memory = 3\n", &["memory", "[memory]"]),
+    ("[memory]\n\nlimit = \n", &["line 3"]),
+];
+
+#[test]
+fn a_mistake_in_the_users_file_is_named_with_key_file_and_nearest_key() {
+    let world = World::new();
+    world.write("a", b"a");
+    let file = world.user_file();
+    for (content, said) in MISTAKES {
+        write_user_file(&world, content);
+        let said = [said, &[file.to_str().unwrap()]].concat();
+        for args in [
+            &["list"][..],
+            &["process", "a"],
+            &["config", "check"],
+            &["config", "show"],
+        ] {
+            assert_refused(&world, world.run(args), &said);
+        }
+    }
+    // It is only the user's file where it is the user's file.
+    let mut list = world.filed();
+    list.env("XDG_CONFIG_HOME", world.root().join("nowhere"))
+        .arg("list");
+    finish(&mut list).exits(10);
+    fs::create_dir_all(world.root().join("home/.config/filed")).unwrap();
+    fs::write(
+        world.root().join("home/.config/filed/filed.toml"),
+        MISTAKES[0].0,
+    )
+    .unwrap();
+    list.env_remove("XDG_CONFIG_HOME");
+    assert_refused(
+        &world,
+        finish(&mut list),
+        &["home/.config/filed/filed.toml", "memory.limit"],
+    );
+}
+
+#[test]
+fn a_mistake_in_a_given_file_is_named_with_key_file_and_nearest_key() {
+    let world = World::new();
+    world.write("a", b"a");
+    for (content, said) in MISTAKES {
+        world.write("my.toml", content.as_bytes());
+        let said = [said, &["my.toml"]].concat();
+        for args in [&["list"][..], &["process", "a"], &["config", "check"]] {
+            let args = [args, &["--config", "my.toml"]].concat();
+            assert_refused(&world, world.run(args), &said);
+        }
+        assert_refused(&world, world.run(["config", "check", "my.toml"]), &said);
+    }
+}
+
+#[test]
+fn a_file_that_is_given_must_be_there_and_be_a_file_of_text() {
+    let world = World::new();
+    world.write("binary.toml", b"[memory]\nlimit = \"\xff\"\n");
+    fs::create_dir(world.path("folder")).unwrap();
+    for (file, said) in [
+        ("missing.toml", "No such file"),
+        ("folder", "directory"),
+        ("binary.toml", "not UTF-8"),
+        ("/dev/zero", "larger than"),
+    ] {
+        assert_refused(&world, world.run(["list", "--config", file]), &[file, said]);
+        assert_refused(&world, world.run(["config", "check", file]), &[file, said]);
+    }
+}
+
+#[test]
+fn a_mistake_in_a_variable_is_named_with_the_variable_and_the_nearest() {
+    let world = World::new();
+    world.write("a", b"a");
+    let mistakes: [(&str, &str, &[&str]); 8] = [
+        (
+            "FILED_MEMORY__LIMIT",
+            "1M",
+            &["memory.limit", "\"1M\"", "24 MiB"],
+        ),
+        (
+            "FILED_COMPRESSION__LEVEL",
+            "high",
+            &["compression.level", "\"high\"", "1 to 19"],
+        ),
+        (
+            "FILED_PIPELINE__WORKERS",
+            "0",
+            &["pipeline.workers", "\"0\""],
+        ),
+        ("FILED_LOG__LEVEL", "loud", &["log.level", "warn"]),
+        (
+            "FILED_MEMORY__RESUME",
+            "100 %",
+            &["memory.resume", "10 % to 95 %"],
+        ),
+        (
+            "FILED_MEMORY__LIMT",
+            "1 GiB",
+            &["did you mean `FILED_MEMORY__LIMIT`?"],
+        ),
+        (
+            "FILED_MEMORY_LIMIT",
+            "1 GiB",
+            &["did you mean `FILED_MEMORY__LIMIT`?"],
+        ),
+        ("FILED_", "", &["unknown variable"]),
+    ];
+    for (name, value, said) in mistakes {
+        let said = [said, &[name]].concat();
+        for args in [&["list"][..], &["process", "a"], &["config", "check"]] {
+            let mut command = world.filed();
+            let outcome = finish(command.args(args).env(name, value));
+            assert_refused(&world, outcome, &said);
+        }
+    }
+}
+
+#[test]
+fn a_mistake_in_a_flag_is_named_with_flag_and_key() {
+    let world = World::new();
+    world.write("a", b"a");
+    for (flag, value, said) in [
+        ("--memory", "1M", &["memory.limit", "24 MiB"][..]),
+        ("--memory", "much", &["memory.limit", "\"much\""]),
+        ("--memory", "", &["memory.limit", "\"\""]),
+        ("--workers", "0", &["pipeline.workers", "1 to 256"]),
+        ("--level", "20", &["compression.level", "1 to 19"]),
+        (
+            "--chunking",
+            "random",
+            &["chunking.method", "content, fixed"],
+        ),
+        ("--log", "loud", &["log.level", "warn"]),
+        ("--store", "~/store", &["store.path", "not expanded"]),
+    ] {
+        let outcome = world.run(["process", "a", flag, value]);
+        assert_refused(&world, outcome, &[said, &[flag]].concat());
+    }
+    assert!(!world.path("~").exists());
+}
+
+#[test]
+fn the_lowest_mistake_is_told_even_if_a_higher_layer_sets_the_key() {
+    let world = World::new();
+    write_user_file(&world, "[compression]\nlevel = 99\n");
+    let mut process = world.filed();
+    process
+        .env("FILED_COMPRESSION__LEVEL", "3")
+        .args(["process", "a"]);
+    assert_refused(&world, finish(&mut process), &["compression.level", "99"]);
+}
+
+#[test]
+fn a_higher_layer_wins_and_show_says_where_each_value_comes_from() {
+    let world = World::new();
+    let mut show = world.filed();
+    show.args(["config", "show", "--json"]);
+    let level = |outcome: &Outcome| shown(outcome, "compression.level");
+    let told = |value: &str, origin: &str| (value.to_owned(), origin.to_owned());
+    assert_eq!(level(&finish(&mut show).exits(0)), told("3", "built in"));
+
+    write_user_file(
+        &world,
+        "[compression]\nlevel = 4\n[log]\nlevel = \"info\"\n",
+    );
+    let user = world.user_file();
+    let user = user.to_str().unwrap();
+    let outcome = finish(&mut show).exits(0);
+    assert_eq!(level(&outcome), told("4", user));
+
+    world.write("my.toml", b"[compression]\nlevel = 5\n");
+    show.args(["--config", "my.toml"]);
+    assert_eq!(level(&finish(&mut show).exits(0)), told("5", "my.toml"));
+
+    show.env("FILED_COMPRESSION__LEVEL", "6");
+    let outcome = finish(&mut show).exits(0);
+    assert_eq!(level(&outcome), told("6", "FILED_COMPRESSION__LEVEL"));
+    assert_eq!(shown(&outcome, "log.level"), told("info", user));
+    assert_eq!(shown(&outcome, "memory.limit"), told("auto", "built in"));
+
+    // The flags that every command has are a layer of this one too.
+    show.args(["--log", "debug", "--store", "/elsewhere"]);
+    let outcome = finish(&mut show).exits(0);
+    assert_eq!(shown(&outcome, "log.level"), told("debug", "--log"));
+    assert_eq!(shown(&outcome, "store.path"), told("/elsewhere", "--store"));
+
+    let mut text = world.filed();
+    let outcome = finish(text.args(["config", "show"])).exits(0);
+    let line = outcome
+        .text()
+        .lines()
+        .find(|line| line.starts_with("compression.level"));
+    assert!(line.unwrap().ends_with(user), "{outcome}");
+}
+
+#[test]
+fn every_key_of_the_default_file_is_shown() {
+    let world = World::new();
+    let outcome = world.run(["config", "show", "--json"]).exits(0);
+    let (mut section, mut keys) = (String::new(), Vec::new());
+    for line in DEFAULT.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').to_owned();
+        } else if let Some((key, _)) = line.split_once(" = ")
+            && !line.starts_with('#')
+        {
+            keys.push(format!("{section}.{key}"));
+        }
+    }
+    let lines = outcome.lines();
+    let shown: Vec<_> = lines
+        .iter()
+        .map(|line| line["key"].as_str().unwrap())
+        .collect();
+    assert_eq!(shown, keys);
+}
+
+#[test]
+fn flags_win_over_variables_over_files() {
+    let world = World::new();
+    world.write("a", &noise("a", 3 << 20));
+    let pieces = |store: &str, flags: &[&str], variable: Option<&str>| {
+        let mut process = world.filed();
+        process
+            .args(["process", "--json", "--store", store, "a"])
+            .args(flags);
+        if let Some(value) = variable {
+            process.env("FILED_CHUNKING__METHOD", value);
+        }
+        finish(&mut process).exits(0).file(&world.name("a"))["pieces"]
+            .as_u64()
+            .unwrap()
+    };
+    assert!(pieces("built-in", &[], None) > 3);
+    write_user_file(&world, "[chunking]\nmethod = \"fixed\"\n");
+    assert_eq!(pieces("file", &[], None), 3);
+    assert!(pieces("variable", &[], Some("content")) > 3);
+    assert_eq!(pieces("flag", &["--chunking", "fixed"], Some("content")), 3);
+}
+
+#[test]
+fn check_says_which_files_are_read() {
+    let world = World::new();
+    write_user_file(&world, "[log]\nlevel = \"info\"\n");
+    world.write("my.toml", b"[log]\nlevel = \"debug\"\n");
+    let outcome = world
+        .run(["config", "check", "--config", "my.toml"])
+        .exits(0);
+    let user = format!("{}: valid\n", world.user_file().display());
+    assert!(outcome.text().contains(&user), "{outcome}");
+    assert!(outcome.text().contains("my.toml: valid\n"), "{outcome}");
+}
+
+#[test]
+fn default_works_whatever_is_configured() {
+    let world = World::new();
+    write_user_file(&world, "nonsense");
+    let mut default = world.filed();
+    let outcome = finish(
+        default
+            .args(["config", "default"])
+            .env("FILED_NONSENSE", "1"),
+    );
+    assert_eq!(outcome.exits(0).text(), DEFAULT);
+}
+
+/// The smallest limit that a refusal names, in MiB.
+#[track_caller]
+fn smallest_named(outcome: &Outcome) -> u64 {
+    let message = outcome.message();
+    let (_, rest) = message
+        .split_once("smallest limit that works here is ")
+        .unwrap_or_else(|| {
+            panic!("no smallest limit is named: {message}");
+        });
+    rest.strip_suffix(" MiB").unwrap().parse().unwrap()
+}
+
+#[test]
+fn too_little_memory_names_the_smallest_that_works_and_that_works() {
+    let world = World::new();
+    world.write("a", &noise("memory", 5 << 20));
+    // The least of all: what the range of the key says.
+    let outcome = world.run(["process", "--memory", "1M", "a"]).exits(78);
+    assert!(outcome.message().contains("24 MiB"), "{outcome}");
+    world.run(["process", "--memory", "24M", "a"]).exits(0);
+    for args in [
+        &["verify"][..],
+        &["verify", "a"],
+        &["restore", "a", "--to", "b"],
+    ] {
+        world.run([args, &["--memory", "24M"]].concat()).exits(0);
+    }
+    assert!(world.read("b") == world.read("a"));
+    // What a higher level needs, and what larger pieces need.
+    for (number, settings) in [
+        &[("FILED_COMPRESSION__LEVEL", "19")][..],
+        &[("FILED_COMPRESSION__LEVEL", "9")],
+        &[
+            ("FILED_COMPRESSION__LEVEL", "19"),
+            ("FILED_CHUNKING__PIECE_SIZE", "256 KiB"),
+        ],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let store = format!("store-{number}");
+        let process = |memory: &str| {
+            let mut process = world.filed();
+            process.envs(settings.iter().copied());
+            finish(process.args(["process", "--memory", memory, "--store", &store, "a"]))
+        };
+        let outcome = process("24M").exits(78);
+        assert!(
+            outcome.message().contains("limit 24 MiB (--memory)"),
+            "{outcome}"
+        );
+        assert!(!world.path(&store).exists());
+        let smallest = smallest_named(&outcome);
+        process(&format!("{}M", smallest - 1)).exits(78);
+        process(&format!("{smallest}M")).exits(0);
+        world.run(["verify", "--store", &store]).exits(0);
+    }
+}
+
+#[test]
+fn a_limit_from_any_layer_is_named_when_it_is_too_small() {
+    let world = World::new();
+    world.write("a", b"a");
+    let mut process = world.filed();
+    process.args(["process", "--level", "19", "a"]);
+    write_user_file(&world, "[memory]\nlimit = \"25 MiB\"\n");
+    let outcome = finish(&mut process).exits(78);
+    assert!(
+        outcome
+            .message()
+            .contains(world.user_file().to_str().unwrap()),
+        "{outcome}"
+    );
+    process.env("FILED_MEMORY__LIMIT", "26 MiB");
+    let outcome = finish(&mut process).exits(78);
+    assert!(
+        outcome.message().contains("FILED_MEMORY__LIMIT"),
+        "{outcome}"
+    );
+    process.args(["--memory", "27M"]);
+    let outcome = finish(&mut process).exits(78);
+    assert!(outcome.message().contains("27 MiB (--memory)"), "{outcome}");
+    assert!(!Path::new(&world.store()).exists());
+}
+
+#[test]
+fn under_a_small_limit_a_file_comes_back_whole() {
+    let world = World::new();
+    let content = noise("small", 20 << 20);
+    world.write("a", &content);
+    let outcome = world
+        .run(["process", "--json", "--memory", "24M", "a"])
+        .exits(0);
+    let summary = outcome.summary();
+    assert_eq!(summary["limit"], 24 << 20);
+    assert!(
+        summary["threshold"].as_u64().unwrap() < 24 << 20,
+        "{summary}"
+    );
+    world
+        .run(["restore", "--memory", "24M", "a", "--to", "b"])
+        .exits(0);
+    assert!(world.read("b") == content);
+}
