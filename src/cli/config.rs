@@ -5,11 +5,16 @@ use serde::Serialize;
 use super::args::{Common, Config, ConfigAction, Form};
 use super::exit::Exit;
 use super::output;
+use super::setup::common_flags;
 use crate::config::{self, DEFAULT_FILE, Role, Sources, check_file};
 use crate::store::show_path;
 
 pub(super) fn run(common: &Common, args: &Config) -> anyhow::Result<Exit> {
-    let sources = || Sources::from_process(Role::Command, common.config.clone(), Vec::new());
+    let load = || -> anyhow::Result<_> {
+        let (file, flags) = (common.config.clone(), common_flags(common)?);
+        let sources = Sources::from_process(Role::Command, file, flags);
+        Ok(config::load(&sources)?)
+    };
     match &args.action {
         ConfigAction::Default => output::print(DEFAULT_FILE),
         ConfigAction::Check { file: Some(file) } => {
@@ -17,7 +22,7 @@ pub(super) fn run(common: &Common, args: &Config) -> anyhow::Result<Exit> {
             output::print(&format!("{}: valid\n", show_path(file)));
         }
         ConfigAction::Check { file: None } => {
-            let loaded = config::load(&sources())?;
+            let loaded = load()?;
             let mut text = String::new();
             for file in &loaded.files {
                 text += &format!("{}: valid\n", show_path(file));
@@ -26,7 +31,7 @@ pub(super) fn run(common: &Common, args: &Config) -> anyhow::Result<Exit> {
             output::print(&text);
         }
         ConfigAction::Show { json } => {
-            let loaded = config::load(&sources())?;
+            let loaded = load()?;
             let shown = config::show(&loaded)?;
             let width = shown.iter().map(|one| one.value.len()).max().unwrap_or(0);
             for one in &shown {

@@ -14,8 +14,8 @@ use super::exit::{Exit, UsageError};
 use super::names;
 use super::output::{self, Count, Rate, Size};
 use super::screen::{Screen, Total};
-use super::setup::Setup;
-use crate::config::{ChunkingMethod, FlagValue};
+use super::setup::{Setup, flag};
+use crate::config::ChunkingMethod;
 use crate::daemon::tuning::{Wish, context_bytes};
 use crate::daemon::{self, Patience, Run};
 use crate::heap::Pool;
@@ -30,9 +30,6 @@ use crate::store::{FileName, Store, hex, show_path};
 pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
     let form = Form::of_flag(args.working.json);
     let inputs = inputs(args)?;
-    let flag = |key, value: &Option<String>, flag| {
-        value.clone().map(|value| FlagValue { key, value, flag })
-    };
     let flags = [
         flag("chunking.method", &args.chunking, "--chunking"),
         flag("compression.level", &args.level, "--level"),

@@ -43,16 +43,10 @@ impl Setup {
         working: Option<&Working>,
         mut flags: Vec<FlagValue>,
     ) -> anyhow::Result<Setup> {
-        let mut flag = |key, value: Option<String>, flag| {
-            flags.extend(value.map(|value| FlagValue { key, value, flag }));
-        };
-        let store = common.store.as_ref();
-        let store = store.map(|path| path_text(path)).transpose()?;
-        flag("store.path", store, "--store");
-        flag("log.level", common.log.clone(), "--log");
+        flags.extend(common_flags(common)?);
         if let Some(working) = working {
-            flag("memory.limit", working.memory.clone(), "--memory");
-            flag("pipeline.workers", working.workers.clone(), "--workers");
+            flags.extend(flag("memory.limit", &working.memory, "--memory"));
+            flags.extend(flag("pipeline.workers", &working.workers, "--workers"));
         }
         let sources = Sources::from_process(Role::Command, common.config.clone(), flags);
         let loaded = config::load(&sources)?;
@@ -175,6 +169,27 @@ fn start_logging(level: LogLevel, screen: &Screen) {
         .with(lines)
         .with(only_ours)
         .try_init();
+}
+
+/// What the flags of every command set.
+pub(super) fn common_flags(common: &Common) -> anyhow::Result<Vec<FlagValue>> {
+    let store = common.store.as_ref();
+    let store = store.map(|path| path_text(path)).transpose()?;
+    let flags = [
+        flag("store.path", &store, "--store"),
+        flag("log.level", &common.log, "--log"),
+    ];
+    Ok(flags.into_iter().flatten().collect())
+}
+
+/// The value that `flag` gives to `key`, if it was given.
+pub(super) fn flag(
+    key: &'static str,
+    value: &Option<String>,
+    flag: &'static str,
+) -> Option<FlagValue> {
+    let value = value.clone()?;
+    Some(FlagValue { key, value, flag })
 }
 
 /// Configuration is text, so a path in it must be.
