@@ -1,10 +1,12 @@
 //! `filed process`: taking files in.
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -17,7 +19,7 @@ use super::screen::{Screen, Total};
 use super::setup::{Setup, flag};
 use crate::config::ChunkingMethod;
 use crate::daemon::tuning::{Wish, context_bytes};
-use crate::daemon::{self, Patience, Run};
+use crate::daemon::{self, Patience, Run, memory};
 use crate::heap::Pool;
 use crate::pipeline::{
     self, FileReport, Found, Input, Limits, Options, Progress, Status, Stop, Walk,
@@ -49,19 +51,11 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
         worker_context_bytes: context_bytes(level),
     };
     let plan = setup.fit(&wish)?;
-    let mut tally = Tally::default();
     if !setup.store.exists() && inputs.iter().all(is_missing) {
         // A mistyped path is no reason to create a store.
-        for input in inputs {
-            if let Input::Path { path, name } = input {
-                let why = "No such file or directory";
-                let report = FileReport::without(Status::Failed, path, name, why);
-                tally.add(&report);
-                show_report(&report, form, &setup.screen);
-            }
-        }
-        return Ok(Exit::Failed);
+        return Ok(report_missing(inputs, &setup, form));
     }
+    let mut tally = Tally::default();
     let store = Store::open_or_create(&setup.store, wanted_chunking.clone())?;
     if args.chunking.is_some() && store.format().chunking != wanted_chunking {
         setup.screen.line(&format_args!(
@@ -159,7 +153,34 @@ fn inputs(args: &Process) -> anyhow::Result<Vec<Input>> {
 
 fn is_missing(input: &Input) -> bool {
     matches!(input, Input::Path { path, .. } if path.symlink_metadata()
-        .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound))
+        .is_err_and(|error| error.kind() == io::ErrorKind::NotFound))
+}
+
+/// Says of each path that it is not there.
+fn report_missing(inputs: Vec<Input>, setup: &Setup, form: Form) -> Exit {
+    let mut tally = Tally::default();
+    for input in inputs {
+        if let Input::Path { path, .. } = input {
+            let name = FileName::new(path.as_os_str().as_bytes()).ok();
+            let why = io::Error::from(rustix::io::Errno::NOENT).to_string();
+            let report = FileReport::without(Status::Failed, path, name, why);
+            tally.add(&report);
+            show_report(&report, form, &setup.screen);
+        }
+    }
+    if form == Form::Json {
+        let run = Run {
+            outcome: (),
+            memory: memory::seen_now(Path::new("/")),
+            mode_changes: 0,
+            signal: None,
+            took: Duration::ZERO,
+        };
+        let thresholds = &setup.memory.thresholds;
+        let (threshold, limit) = (thresholds.threshold_bytes(), thresholds.limit_bytes());
+        output::json_line(&Summary::new(&tally, &run, threshold, limit));
+    }
+    Exit::Failed
 }
 
 /// How a store that has yet to be created would cut files.
@@ -402,7 +423,7 @@ impl Summary {
     }
 
     fn table(&self, tally: &Tally, store: &Path) -> String {
-        let took = std::time::Duration::from_secs_f64(self.seconds);
+        let took = Duration::from_secs_f64(self.seconds);
         let mut parts = vec![format!("{} stored", Count(self.stored))];
         for (count, what) in [
             (self.unchanged, "unchanged"),

@@ -18,6 +18,13 @@ pub struct MemorySeen {
     pub end_bytes: u64,
 }
 
+/// Reads this process's memory below `root` where there is no run to watch.
+pub fn seen_now(root: &Path) -> MemorySeen {
+    let mut probe = MemoryProbe::open(root);
+    probe.start();
+    probe.finish()
+}
+
 /// Reads this process's memory, and remembers what it read.
 pub struct MemoryProbe {
     process: Option<ProcSelf>,
