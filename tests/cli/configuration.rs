@@ -68,8 +68,8 @@ fn the_default_file_is_the_documented_one_and_is_right() {
 /// The mistakes that a file can hold, and what must be said about each beside the file.
 const MISTAKES: [(&str, &[&str]); 9] = [
     (
-        "[memory]\nlimit = \"1 MiB\"\n",
-        &["memory.limit", "\"1 MiB\"", "24 MiB"],
+        "[memory]\nlimit = \"1 KiB\"\n",
+        &["memory.limit", "\"1 KiB\"", "1 MiB to 1 PiB"],
     ),
     (
         "[memory]\nlimit = \"lots\"\n",
@@ -173,8 +173,8 @@ fn a_mistake_in_a_variable_is_named_with_the_variable_and_the_nearest() {
     let mistakes: [(&str, &str, &[&str]); 8] = [
         (
             "FILED_MEMORY__LIMIT",
-            "1M",
-            &["memory.limit", "\"1M\"", "24 MiB"],
+            "1K",
+            &["memory.limit", "\"1K\"", "1 MiB"],
         ),
         (
             "FILED_COMPRESSION__LEVEL",
@@ -219,7 +219,7 @@ fn a_mistake_in_a_flag_is_named_with_flag_and_key() {
     let world = World::new();
     world.write("a", b"a");
     for (flag, value, said) in [
-        ("--memory", "1M", &["memory.limit", "24 MiB"][..]),
+        ("--memory", "1K", &["memory.limit", "1 MiB"][..]),
         ("--memory", "much", &["memory.limit", "\"much\""]),
         ("--memory", "", &["memory.limit", "\"\""]),
         ("--workers", "0", &["pipeline.workers", "1 to 256"]),
@@ -379,46 +379,76 @@ fn smallest_named(outcome: &Outcome) -> u64 {
 fn too_little_memory_names_the_smallest_that_works_and_that_works() {
     let world = World::new();
     world.write("a", &noise("memory", 5 << 20));
-    // The least of all: what the range of the key says.
-    let outcome = world.run(["process", "--memory", "1M", "a"]).exits(78);
-    assert!(outcome.message().contains("24 MiB"), "{outcome}");
-    world.run(["process", "--memory", "24M", "a"]).exits(0);
-    for args in [
-        &["verify"][..],
-        &["verify", "a"],
-        &["restore", "a", "--to", "b"],
-    ] {
-        world.run([args, &["--memory", "24M"]].concat()).exits(0);
-    }
-    assert!(world.read("b") == world.read("a"));
-    // What a higher level needs, and what larger pieces need.
-    for (number, settings) in [
-        &[("FILED_COMPRESSION__LEVEL", "19")][..],
-        &[("FILED_COMPRESSION__LEVEL", "9")],
-        &[
-            ("FILED_COMPRESSION__LEVEL", "19"),
-            ("FILED_CHUNKING__PIECE_SIZE", "256 KiB"),
-        ],
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let store = format!("store-{number}");
-        let process = |memory: &str| {
-            let mut process = world.filed();
-            process.envs(settings.iter().copied());
-            finish(process.args(["process", "--memory", memory, "--store", &store, "a"]))
+    // Each command with what makes it need more.
+    let commands: [(&[&str], &[(&str, &str)]); 7] = [
+        (&["process", "a"], &[]),
+        (&["restore", "a", "--to", "b", "--force"], &[]),
+        (&["verify"], &[]),
+        (&["verify", "a"], &[]),
+        (&["process", "a", "--reread", "--level", "9"], &[]),
+        (
+            &[
+                "process",
+                "a",
+                "--reread",
+                "--workers",
+                "8",
+                "--level",
+                "19",
+            ],
+            &[],
+        ),
+        (
+            &["process", "a", "--store", "other"],
+            &[("FILED_CHUNKING__PIECE_SIZE", "256 KiB")],
+        ),
+    ];
+    for (args, settings) in commands {
+        let run = |memory: &str| {
+            let mut command = world.filed();
+            command
+                .args(args)
+                .args(["--memory", memory])
+                .envs(settings.iter().copied());
+            finish(&mut command)
         };
-        let outcome = process("24M").exits(78);
+        let outcome = run("1M").exits(78);
         assert!(
-            outcome.message().contains("limit 24 MiB (--memory)"),
+            outcome.message().contains("limit 1 MiB (--memory)"),
             "{outcome}"
         );
-        assert!(!world.path(&store).exists());
         let smallest = smallest_named(&outcome);
-        process(&format!("{}M", smallest - 1)).exits(78);
-        process(&format!("{smallest}M")).exits(0);
-        world.run(["verify", "--store", &store]).exits(0);
+        run(&format!("{}M", smallest - 1)).exits(78);
+        assert!(!world.path("b").exists() && !world.path("other").exists());
+        run(&format!("{smallest}M")).exits(0);
+        if args[0] == "restore" {
+            assert!(world.read("b") == world.read("a"));
+            fs::remove_file(world.path("b")).unwrap();
+        }
+    }
+    world.run(["verify"]).exits(0);
+    world.run(["verify", "--store", "other"]).exits(0);
+}
+
+#[test]
+fn every_command_works_within_24_mib() {
+    let world = World::new();
+    let content = noise("small", 20 << 20);
+    world.write("a", &content);
+    let small = ["--json", "--memory", "24M"];
+    let process = world.run([&["process", "a"], &small[..]].concat()).exits(0);
+    let summary = process.summary();
+    assert_eq!(summary["limit"], 24 << 20);
+    assert!(
+        summary["threshold"].as_u64().unwrap() < 24 << 20,
+        "{summary}"
+    );
+    world
+        .run([&["restore", "a", "--to", "b"], &small[..]].concat())
+        .exits(0);
+    assert!(world.read("b") == content);
+    for args in [&["verify"][..], &["verify", "a"], &["verify", "--quick"]] {
+        world.run([args, &small].concat()).exits(0);
     }
 }
 
@@ -446,24 +476,4 @@ fn a_limit_from_any_layer_is_named_when_it_is_too_small() {
     let outcome = finish(&mut process).exits(78);
     assert!(outcome.message().contains("27 MiB (--memory)"), "{outcome}");
     assert!(!Path::new(&world.store()).exists());
-}
-
-#[test]
-fn under_a_small_limit_a_file_comes_back_whole() {
-    let world = World::new();
-    let content = noise("small", 20 << 20);
-    world.write("a", &content);
-    let outcome = world
-        .run(["process", "--json", "--memory", "24M", "a"])
-        .exits(0);
-    let summary = outcome.summary();
-    assert_eq!(summary["limit"], 24 << 20);
-    assert!(
-        summary["threshold"].as_u64().unwrap() < 24 << 20,
-        "{summary}"
-    );
-    world
-        .run(["restore", "--memory", "24M", "a", "--to", "b"])
-        .exits(0);
-    assert!(world.read("b") == content);
 }

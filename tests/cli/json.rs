@@ -215,10 +215,7 @@ fn verify_and_restore_print_lines_and_a_summary() {
     assert_eq!(outcome.summary()["failed"], 2);
     for line in outcome.lines_of("file") {
         assert_eq!(line["status"], "failed");
-        assert!(
-            line["error"].as_str().unwrap().contains("--force"),
-            "{line}"
-        );
+        assert!(line["error"].as_str().unwrap().contains("exists"), "{line}");
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
-use super::world::{MIB, World, digest, finish, is_root, noise, settle, text};
+use super::world::{MIB, World, digest, finish, is_root, noise, settle, skipped, text};
 
 fn contents() -> Vec<(&'static str, Vec<u8>)> {
     let five = noise("five", 5 * MIB);
@@ -153,7 +153,7 @@ fn how_files_are_cut_is_recorded_and_stays_so() {
 #[test]
 fn an_unchanged_file_is_not_opened_again() {
     if !is_root() {
-        return eprintln!("skipped: only root can store a file that nobody else could open");
+        return skipped("only root can store a file that nobody else could open");
     }
     let world = World::new();
     let path = world.write("a", b"content");

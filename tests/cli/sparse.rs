@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::SeekFrom;
 
-use super::world::{MIB, World, digest, noise};
+use super::world::{MIB, World, digest, noise, skipped};
 
 /// A file of `length` bytes with this data at these offsets and holes between. Gives its content.
 fn sparse_file(path: &Path, length: usize, data: &[(usize, Vec<u8>)]) -> Vec<u8> {
@@ -48,7 +48,7 @@ fn holes_come_back(length: usize, data: &[(usize, Vec<u8>)]) {
     let content = sparse_file(&path, length, data);
     let holes = hole_bytes(&path);
     if holes == 0 {
-        return eprintln!("skipped: the file system of the temporary folder has no holes");
+        return skipped("the file system of the temporary folder has no holes");
     }
     for method in ["content", "fixed"] {
         let (store, out) = (format!("store-{method}"), format!("out-{method}"));
@@ -121,7 +121,7 @@ fn a_file_that_is_one_hole_comes_back_and_stores_nothing() {
     let path = world.path("hole");
     let content = sparse_file(&path, 20 * MIB + 5, &[]);
     if hole_bytes(&path) == 0 {
-        return eprintln!("skipped: the file system of the temporary folder has no holes");
+        return skipped("the file system of the temporary folder has no holes");
     }
     let outcome = world.run(["process", "--json", "hole"]).exits(0);
     let line = outcome.file(&world.name("hole"));

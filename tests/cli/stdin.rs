@@ -6,6 +6,8 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use serde_json::Value;
+
 use super::world::{MIB, Outcome, World, digest, names_in, noise};
 
 /// Runs a command with this on its standard input.
@@ -170,7 +172,15 @@ fn an_interrupted_stream_is_not_stored_and_what_it_brought_is_found_again() {
         kill_process(Pid::from_child(&child), signal).unwrap();
         let outcome = Outcome::of(&process, child.wait_with_output().unwrap());
         let outcome = outcome.exits(code);
-        assert_eq!(outcome.lines_of("file").len(), 0, "{outcome}");
+        let line = outcome.file("stream");
+        assert_eq!(
+            (&line["status"], &line["version"]),
+            (&"failed".into(), &Value::Null)
+        );
+        assert!(
+            line["error"].as_str().unwrap().contains("stopped"),
+            "{line}"
+        );
         assert_eq!(outcome.summary()["stored"], 0, "{outcome}");
         drop(input);
 

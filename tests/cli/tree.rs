@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::world::{World, digest, entries_below, finish, is_root, noise, settle, text};
+use super::world::{World, digest, entries_below, finish, is_root, noise, settle, skipped, text};
 
 /// What a restored file must have in common with its original.
 #[derive(Debug, PartialEq, Eq)]
@@ -153,7 +153,7 @@ fn files_of_the_same_content_share_their_pieces() {
 #[test]
 fn the_owner_comes_back_where_root_restores_it() {
     if !is_root() {
-        return eprintln!("skipped: only root gives files to somebody else");
+        return skipped("only root gives files to somebody else");
     }
     let world = World::new();
     let path = world.write("a", b"theirs");
@@ -170,7 +170,7 @@ fn the_owner_comes_back_where_root_restores_it() {
 #[test]
 fn an_owner_that_cannot_be_restored_is_said() {
     if !is_root() {
-        return eprintln!("skipped: only root has files of somebody else");
+        return skipped("only root has files of somebody else");
     }
     let world = World::new();
     let path = world.write("a", b"theirs");
