@@ -232,6 +232,12 @@ impl<'run> Intake<'run> {
 }
 
 impl Handout {
+    /// Chunks that have not been handed out; no end is in sight for standard input.
+    fn left(&self) -> u64 {
+        let count = self.count.unwrap_or(u64::MAX);
+        count.saturating_sub(self.next)
+    }
+
     fn take(&mut self) -> (Arc<Stream>, u64) {
         let index = self.next;
         self.next += 1;
@@ -241,20 +247,22 @@ impl Handout {
 }
 
 impl State {
-    /// A stream with a chunk that may be worked on now.
+    /// A stream with a chunk that may be worked on now: the one with the least left, so that small
+    /// files are not kept waiting, and a stop loses as little as possible.
     fn next_handout(&mut self, window: u64) -> Option<&mut Handout> {
-        self.streams.iter_mut().find(|handout| {
-            let all = handout.count.is_some_and(|count| handout.next >= count);
-            !all && !handout.reading && handout.next < handout.stream.completed() + window
-        })
+        let may_go_on = |handout: &&mut Handout| {
+            handout.left() > 0
+                && !handout.reading
+                && handout.next < handout.stream.completed() + window
+        };
+        let open = self.streams.iter_mut().filter(may_go_on);
+        open.min_by_key(|handout| handout.left())
     }
 
     /// Streams of which every chunk has been handed out need nothing more from here.
     fn drop_finished(&mut self) {
-        self.streams.retain(|handout| {
-            let all = handout.count.is_some_and(|count| handout.next >= count);
-            !all && !handout.stream.has_failed()
-        });
+        self.streams
+            .retain(|handout| handout.left() > 0 && !handout.stream.has_failed());
     }
 
     fn is_over(&self) -> bool {

@@ -380,7 +380,8 @@ fn too_little_memory_names_the_smallest_that_works_and_that_works() {
     let world = World::new();
     world.write("a", &noise("memory", 5 << 20));
     // Each command with what makes it need more.
-    let commands: [(&[&str], &[(&str, &str)]); 7] = [
+    type Command<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
+    let commands: [Command<'_>; 7] = [
         (&["process", "a"], &[]),
         (&["restore", "a", "--to", "b", "--force"], &[]),
         (&["verify"], &[]),
