@@ -204,7 +204,7 @@ fn names_with_dots_never_lead_out_of_the_tree() {
         "..",
         "/..",
         "/../x",
-        "/../../../../../../tmp/filed-cli-escaped",
+        "/../../../../escaped",
         "a/../../x",
         "a/..",
         "/",
@@ -259,7 +259,6 @@ fn names_with_dots_never_lead_out_of_the_tree() {
         outside, before,
         "something was restored outside of the tree"
     );
-    assert!(!std::path::Path::new("/tmp/filed-cli-escaped").exists());
 }
 
 #[test]

@@ -199,6 +199,22 @@ fn a_change_of_size_or_time_makes_a_new_version() {
 }
 
 #[test]
+fn a_file_that_came_into_anothers_place_is_not_taken_for_it() {
+    let world = World::new();
+    settle(&world.write("folder/a", b"old"));
+    settle(&world.write("other/a", b"new"));
+    world.run(["process", "folder/a"]).exits(0);
+    // Same length and older than the version: only its times and inode tell. Moving the folder leaves
+    // the file's times alone.
+    fs::rename(world.path("folder"), world.path("gone")).unwrap();
+    fs::rename(world.path("other"), world.path("folder")).unwrap();
+    let outcome = world.run(["process", "--json", "folder/a"]).exits(0);
+    let line = outcome.file(&world.name("folder/a"));
+    assert_eq!(line["status"], "stored", "{line}");
+    assert_eq!(line["digest"], digest(b"new"), "{line}");
+}
+
+#[test]
 fn data_that_do_not_shrink_are_kept_as_they_are_and_text_gets_smaller() {
     let world = World::new();
     let length = 2 * MIB;
