@@ -51,7 +51,9 @@ pub fn recover(store: &Store, now_ns: i64) -> Result<Recovered, StoreError> {
             }
             opened => opened.during("open pack", &path)?,
         };
-        match file.try_lock() {
+        // The lock goes with the last handle: this one outlives whatever becomes of the pack.
+        let lock = file.try_clone().during("lock pack", &path)?;
+        match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => continue,
             Err(TryLockError::Error(error)) => return Err(error).during("lock pack", &path),
@@ -125,7 +127,7 @@ fn seal_left_behind(
         (file, sealed.length_bytes)
     };
     // Its writer may have died before it synced any of this: the index must not know of pieces that
-    // a power cut can still take away. The lock is held until the index knows.
+    // a power cut can still take away.
     store.sync_pack(id, &file)?;
     store.sync_pack_names([id].into_iter())?;
     let pieces: Vec<PieceRow> = list

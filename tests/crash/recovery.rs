@@ -5,6 +5,8 @@
 //! as it is whole.
 
 use std::fs;
+use std::sync::Barrier;
+use std::thread;
 
 use filed::store::Store;
 use filed::store::finder::PieceFinder;
@@ -242,6 +244,30 @@ fn a_pack_without_records_leaves_no_trace() {
             assert!(!pack.path.exists());
         }
     }
+}
+
+/// The lock on a pack without records was once given up before the pack was removed, so that two who
+/// recovered at once both removed it, and one of them failed.
+#[test]
+fn several_recover_at_once() {
+    let (_dir, store) = new_store();
+    for _ in 0..100 {
+        Pack::new(&store).die().cut(0);
+        four_records(&store, Committed::FirstTwo).die();
+    }
+    let at_once = Barrier::new(8);
+    let recovered: Vec<Recovered> = thread::scope(|scope| {
+        let recover = || {
+            let store = Store::open(store.root()).unwrap();
+            at_once.wait();
+            recover(&store, NOW_NS).unwrap()
+        };
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(recover)).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(recovered.iter().map(|one| one.sealed).sum::<u64>(), 100);
+    assert_eq!(store.database().open_packs().unwrap(), []);
+    assert_eq!(check_clean(&store), 300);
 }
 
 /// Its writer may just be about to create it.
