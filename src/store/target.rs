@@ -100,7 +100,7 @@ impl Target {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let present = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW);
         if existing == Existing::Keep && present.is_ok() {
-            return Err(io::Error::from(io::ErrorKind::AlreadyExists)).during("restore to", &path);
+            return Err(io::Error::from(Errno::EXIST)).during("restore to", &path);
         }
         let flags =
             OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
