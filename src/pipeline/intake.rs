@@ -269,3 +269,48 @@ impl State {
         self.walk.is_none() && !self.walking && self.opening == 0 && self.streams.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::chunker::Method;
+    use super::super::source::FileSource;
+    use super::*;
+    use crate::store::FileName;
+    use std::time::Instant;
+
+    fn handout(count: u64) -> Handout {
+        let source = FileSource::open(std::path::Path::new("Cargo.toml")).unwrap();
+        let stream = Stream::new(
+            "path".into(),
+            FileName::new(b"name".to_vec()).unwrap(),
+            Origin::File(source),
+            &Method::Fixed,
+            Instant::now(),
+            0,
+        );
+        Handout {
+            stream: Arc::new(stream),
+            next: 0,
+            count: Some(count),
+            reading: false,
+        }
+    }
+
+    #[test]
+    fn a_small_file_does_not_wait_for_a_large_one_that_was_opened_before() {
+        let mut state = State {
+            walk: None,
+            walking: false,
+            opening: 0,
+            streams: vec![handout(1000), handout(1)],
+            checkpoint: 0,
+            halted: false,
+        };
+        let mut counts = Vec::new();
+        while let Some(handout) = state.next_handout(3) {
+            handout.take();
+            counts.push(handout.count);
+        }
+        assert_eq!(counts, [Some(1), Some(1000), Some(1000), Some(1000)]);
+    }
+}
