@@ -13,6 +13,10 @@ use crate::store::{PieceId, PiecePlace};
 
 const SHARDS: usize = 16;
 
+/// Room of a shard from the start: for its share of the claims of two checkpoints. So what claims hold
+/// is the same from a run's first minute to its last, and no table is ever copied to grow.
+const SHARD_CLAIMS: usize = 448;
+
 /// A claimed piece.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Claim {
@@ -23,9 +27,16 @@ pub(super) struct Claim {
 }
 
 /// All claims that are not durable yet, and those of the last checkpoint.
-#[derive(Default)]
 pub(super) struct Claims {
     shards: [Mutex<HashMap<PieceId, Claim>>; SHARDS],
+}
+
+impl Default for Claims {
+    fn default() -> Claims {
+        Claims {
+            shards: std::array::from_fn(|_| Mutex::new(HashMap::with_capacity(SHARD_CLAIMS))),
+        }
+    }
 }
 
 impl Claims {
@@ -55,7 +66,7 @@ impl Claims {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.retain(|_, claim| claim.durable_at >= checkpoint);
-            shard.shrink_to(1024);
+            shard.shrink_to(SHARD_CLAIMS);
         }
     }
 

@@ -22,11 +22,11 @@ use crate::store::{PackId, Store, StoreError};
 
 /// A checkpoint is due when this many bytes were appended to packs: so much a crash makes the next
 /// process seal, and so much the last sync of a run has left to do.
-const DUE_BYTES: u64 = 64 << 20;
+const DUE_BYTES: u64 = 24 << 20;
 
 /// A checkpoint is due when this many pieces were claimed: it bounds what claims hold in memory, which
 /// is the claims of two checkpoints.
-const DUE_PIECES: u64 = 8_192;
+const DUE_PIECES: u64 = 2_048;
 
 /// Nothing waits longer than this for its acknowledgement, as far as syncing allows.
 const DUE_AFTER: Duration = Duration::from_secs(2);
