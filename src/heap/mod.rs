@@ -44,6 +44,7 @@
 mod account;
 mod buffer;
 pub mod malloc;
+mod objects;
 mod pool;
 mod segment;
 mod table;
@@ -51,7 +52,9 @@ mod table;
 mod tests;
 mod trim;
 
+pub use crate::{leaf, traced};
 pub use account::{Account, AccountStats, Noted};
 pub use buffer::Buffer;
+pub use objects::*;
 pub use pool::{Pool, PoolStats, TakeError, held_by};
 pub use trim::{Trim, Trimmed};
