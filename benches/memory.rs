@@ -16,13 +16,13 @@ use filed::daemon::memory::{MemoryProbe, MemorySeen};
 use filed::daemon::relief::Relief;
 use filed::daemon::{self, Patience, Watch};
 use filed::heap::{Pool, malloc};
+use filed::pipeline::fingerprints::{Fingerprints, Settings};
 use filed::pipeline::{self, Input, Limits, Options, Progress, Stop, Walk};
 use filed::pressure::dwell::Dwell;
 use filed::pressure::level::Thresholds;
 use filed::pressure::mode::Controller;
 use filed::pressure::sample::Measure;
 use filed::store::Store;
-use filed::store::finder::PieceFinder;
 use filed::store::format::Chunking;
 
 const WORKERS: usize = 2;
@@ -65,8 +65,11 @@ fn take_in(file: &Path, store: &Path) -> Result<MemorySeen, Box<dyn Error>> {
     let method = pipeline::method(&store.format().chunking, store.root())?;
     let pool = Pool::new(WORKERS as u64 * pipeline::worker_buffer_bytes(&method));
     let limits = Limits::new(WORKERS);
-    let cache_bytes = 4 * MIB;
-    let finder = PieceFinder::new(&store, cache_bytes);
+    let settings = Settings {
+        limit_bytes: 4 * MIB,
+        long_pause: Duration::from_millis(5),
+    };
+    let known = Fingerprints::new(&store, settings, pool.account("fingerprints"));
     let options = Options {
         workers: WORKERS,
         level: 3,
@@ -87,7 +90,7 @@ fn take_in(file: &Path, store: &Path) -> Result<MemorySeen, Box<dyn Error>> {
             pool: &pool,
             limits: &limits,
             workers: NonZeroUsize::MIN.saturating_add(WORKERS - 1),
-            finder: Some((&finder, cache_bytes)),
+            known: Some(&known),
             database: store.database(),
         },
         idle: Duration::from_secs(5),
@@ -97,7 +100,7 @@ fn take_in(file: &Path, store: &Path) -> Result<MemorySeen, Box<dyn Error>> {
     let run = daemon::run(watch, &stop, &progress, patience, &mut |_| {}, || {
         let report = |_| {};
         let taken = pipeline::take_in(
-            &store, &pool, walk, &options, &finder, &limits, &stop, &progress, &report,
+            &store, &pool, walk, &options, &known, &limits, &stop, &progress, &report,
         );
         taken.map_err(|error| error.to_string())
     })?;

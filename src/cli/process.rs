@@ -20,11 +20,12 @@ use super::setup::{Setup, flag};
 use crate::config::ChunkingMethod;
 use crate::daemon::tuning::{Wish, context_bytes};
 use crate::daemon::{self, Patience, Run, memory};
-use crate::heap::Pool;
+use crate::heap::{HeapTotals, Pool};
+use crate::pipeline::fingerprints::{CacheStats, Fingerprints, Settings};
 use crate::pipeline::{
     self, FileReport, Found, Input, Limits, Options, Progress, Status, Stop, Walk,
 };
-use crate::store::finder::PieceFinder;
+use crate::pressure::level::Thresholds;
 use crate::store::format::Chunking;
 use crate::store::recover::recover;
 use crate::store::{FileName, Store, hex, show_path};
@@ -45,7 +46,9 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
     let level = setup.config.compression.level;
     let wish = Wish {
         workers: setup.workers(),
-        cache_bytes: setup.config.heap.piece_cache.as_u64(),
+        // What makes filed faster may take it to its threshold, not beyond.
+        cache_bytes: (setup.config.heap.piece_cache.as_u64())
+            .min(setup.memory.thresholds.threshold_bytes() / 2),
         shared_buffer_bytes: 0,
         worker_buffer_bytes: pipeline::worker_buffer_bytes(&method_of(&setup)?),
         worker_context_bytes: context_bytes(level),
@@ -66,7 +69,11 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
     seal_left_behind(&store, &setup.screen)?;
     let pool = Pool::new(plan.buffer_bytes);
     let limits = Limits::new(plan.workers);
-    let finder = PieceFinder::new(&store, plan.cache_bytes);
+    let settings = Settings {
+        limit_bytes: plan.cache_bytes,
+        long_pause: setup.config.heap.long_pause,
+    };
+    let known = Fingerprints::new(&store, settings, pool.account("fingerprints"));
     let options = Options {
         workers: plan.workers,
         level: i32::from(level),
@@ -77,7 +84,7 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
     let progress = Progress::default();
     let total = count_ahead(&setup.screen, &inputs, store.root(), &stop);
     let walk = Walk::new(inputs, store.root());
-    let watch = setup.watch(&store, &pool, &limits, Some((&finder, plan.cache_bytes)));
+    let watch = setup.watch(&store, &pool, &limits, Some(&known));
     let counted = Mutex::new(&mut tally);
     let report = |report: FileReport| {
         show_report(&report, form, &setup.screen);
@@ -95,7 +102,7 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
         &mut display,
         || {
             pipeline::take_in(
-                &store, &pool, walk, &options, &finder, &limits, &stop, &progress, &report,
+                &store, &pool, walk, &options, &known, &limits, &stop, &progress, &report,
             )
         },
     )
@@ -106,8 +113,9 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
     let summary = Summary::new(
         &tally,
         &run,
-        thresholds.threshold_bytes(),
-        thresholds.limit_bytes(),
+        thresholds,
+        known.stats(),
+        &known.heap_totals(),
     );
     match form {
         Form::Json => output::json_line(&summary),
@@ -176,9 +184,9 @@ fn report_missing(inputs: Vec<Input>, setup: &Setup, form: Form) -> Exit {
             signal: None,
             took: Duration::ZERO,
         };
+        let (cache, heaps) = (CacheStats::default(), HeapTotals::default());
         let thresholds = &setup.memory.thresholds;
-        let (threshold, limit) = (thresholds.threshold_bytes(), thresholds.limit_bytes());
-        output::json_line(&Summary::new(&tally, &run, threshold, limit));
+        output::json_line(&Summary::new(&tally, &run, thresholds, cache, &heaps));
     }
     Exit::Failed
 }
@@ -397,10 +405,31 @@ struct Summary {
     mode_changes: u64,
     threshold: u64,
     limit: u64,
+    /// Collections that ended, by generation.
+    collections: [u64; 3],
+    whole_collections: u64,
+    longest_pause_us: u64,
+    total_pause_us: u64,
+    live_objects: u64,
+    live_bytes: u64,
+    cache_hits: u64,
+    cache_loaded: u64,
+    index_questions: u64,
+    cache_hit_rate: Option<f64>,
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Summary {
-    fn new<T>(tally: &Tally, run: &Run<T>, threshold: u64, limit: u64) -> Summary {
+    fn new<T>(
+        tally: &Tally,
+        run: &Run<T>,
+        thresholds: &Thresholds,
+        cache: CacheStats,
+        heaps: &HeapTotals,
+    ) -> Summary {
         Summary {
             v: 1,
             r#type: "summary",
@@ -417,9 +446,42 @@ impl Summary {
             rss_peak: run.memory.peak_bytes,
             rss_end: run.memory.end_bytes,
             mode_changes: run.mode_changes,
-            threshold,
-            limit,
+            threshold: thresholds.threshold_bytes(),
+            limit: thresholds.limit_bytes(),
+            collections: heaps.collections,
+            whole_collections: heaps.whole_collections,
+            longest_pause_us: micros(heaps.longest_pause),
+            total_pause_us: micros(heaps.total_pause),
+            live_objects: heaps.live_objects,
+            live_bytes: heaps.live_bytes,
+            cache_hits: cache.hits,
+            cache_loaded: cache.loaded,
+            index_questions: cache.asked,
+            cache_hit_rate: cache.hit_rate(),
         }
+    }
+
+    fn cache(&self) -> String {
+        let asked = Count(self.index_questions);
+        match self.cache_hit_rate {
+            None => format!("nothing was known, the index was asked {asked} times"),
+            Some(rate) => format!(
+                "had {:.1} % of {} known pieces, the index was asked {asked} times",
+                rate * 100.0,
+                Count(self.cache_hits + self.cache_loaded)
+            ),
+        }
+    }
+
+    fn heap(&self) -> String {
+        let [young, middle, old] = self.collections.map(Count);
+        format!(
+            "{} objects in {}, {young} + {middle} + {old} collections, pauses {:.2} ms at most, {:.2} ms in all",
+            Count(self.live_objects),
+            Size(self.live_bytes),
+            self.longest_pause_us as f64 / 1e3,
+            self.total_pause_us as f64 / 1e3
+        )
     }
 
     fn table(&self, tally: &Tally, store: &Path) -> String {
@@ -476,6 +538,8 @@ impl Summary {
                 ),
             ),
             ("modes", modes),
+            ("cache", self.cache()),
+            ("heap", self.heap()),
             ("store", show_path(store).to_string()),
         ];
         rows.iter()

@@ -20,13 +20,13 @@ use crate::daemon::tuning::{self, Plan, Wish};
 use crate::daemon::{Patience, Watch};
 use crate::heap::Pool;
 use crate::pipeline::Limits;
+use crate::pipeline::fingerprints::Fingerprints;
 use crate::pressure::dwell::Dwell;
 use crate::pressure::limits::{self, ConfiguredLimit, Resume, Wanted};
 use crate::pressure::mode::Controller;
 use crate::pressure::probe::{cgroup, host, rlimit};
 use crate::pressure::sample::Measure as SampleMeasure;
 use crate::store::Store;
-use crate::store::finder::PieceFinder;
 
 /// A command's settings.
 pub(super) struct Setup {
@@ -101,7 +101,7 @@ impl Setup {
         store: &'a Store,
         pool: &'a Pool,
         limits: &'a Limits,
-        finder: Option<(&'a PieceFinder<'a>, u64)>,
+        known: Option<&'a Fingerprints<'a>>,
     ) -> Watch<'a> {
         let memory = &self.config.memory;
         let measure = match memory.measure {
@@ -116,7 +116,7 @@ impl Setup {
                 pool,
                 limits,
                 workers: NonZeroUsize::new(limits.workers()).unwrap_or(NonZeroUsize::MIN),
-                finder,
+                known,
                 database: store.database(),
             },
             idle: self.config.heap.idle,

@@ -150,6 +150,9 @@ pub struct Heap {
     /// Memory for fingerprints of known pieces.
     #[serde(with = "as_text::size")]
     pub piece_cache: ByteSize,
+    /// A pause for a collection that is longer is told as a warning.
+    #[serde(with = "as_text::duration")]
+    pub long_pause: Duration,
 }
 
 /// `[pipeline]`
@@ -235,6 +238,7 @@ impl Default for Heap {
         Self {
             idle: Duration::from_secs(5),
             piece_cache: ByteSize::mib(4),
+            long_pause: Duration::from_millis(5),
         }
     }
 }

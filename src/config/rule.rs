@@ -34,7 +34,7 @@ pub(super) enum Rule {
 }
 
 /// All keys, in the order of the default file.
-pub(super) static KEYS: [Key; 15] = [
+pub(super) static KEYS: [Key; 16] = [
     key("store.path", Rule::Path),
     key("store.pack_size", Rule::Size(MIB..=GIB)),
     key("chunking.method", Rule::Choice(&["content", "fixed"])),
@@ -58,7 +58,11 @@ pub(super) static KEYS: [Key; 15] = [
         "heap.idle",
         Rule::Time(Duration::ZERO..=Duration::from_hours(1)),
     ),
-    key("heap.piece_cache", Rule::Size(256 * KIB..=GIB)),
+    key("heap.piece_cache", Rule::Size(256 * KIB..=64 * GIB)),
+    key(
+        "heap.long_pause",
+        Rule::Time(Duration::from_micros(100)..=Duration::from_secs(60)),
+    ),
     key("pipeline.workers", Rule::NumberOrAuto(1..=256)),
     key(
         "progress.interval",

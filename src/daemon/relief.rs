@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use crate::heap::{Pool, Trim, malloc};
 use crate::pipeline::Limits;
-use crate::pressure::action::{Action, CacheCut, Switch};
+use crate::pipeline::fingerprints::{Fingerprints, Pacing};
+use crate::pressure::action::{Action, CacheCut, Pace, Switch};
 use crate::store::database::Database;
-use crate::store::finder::PieceFinder;
 
 /// What holds memory that can be given back.
 pub struct Relief<'a> {
@@ -18,7 +18,7 @@ pub struct Relief<'a> {
     /// Workers there are at most.
     pub workers: NonZeroUsize,
     /// The cache of known pieces, where there is one.
-    pub finder: Option<(&'a PieceFinder<'a>, u64)>,
+    pub known: Option<&'a Fingerprints<'a>>,
     /// The database's page cache.
     pub database: &'a Database,
 }
@@ -43,19 +43,32 @@ impl Relief<'_> {
                     self.limits.set_workers(workers.of(self.workers).get());
                     // Back at full strength, the cache may fill again too.
                     if *workers == crate::pressure::action::Workers::All
-                        && let Some((finder, full_bytes)) = self.finder
+                        && let Some(known) = self.known
                     {
-                        finder.set_limit(full_bytes);
+                        known.set_limit(known.full_limit());
                     }
                 }
                 Action::DropPageCacheBehind(switch) => {
                     self.limits.set_drop_behind(*switch == Switch::On);
                 }
                 Action::ShrinkPieceCache(cut) => {
-                    if let Some((finder, full_bytes)) = self.finder {
-                        finder.set_limit(match cut {
-                            CacheCut::Half => full_bytes / 2,
+                    if let Some(known) = self.known {
+                        known.set_limit(match cut {
+                            CacheCut::Half => known.full_limit() / 2,
                             CacheCut::All => 0,
+                        });
+                    }
+                }
+                Action::CollectAll => {
+                    if let Some(known) = self.known {
+                        known.collect();
+                    }
+                }
+                Action::PaceCollections(pace) => {
+                    if let Some(known) = self.known {
+                        known.set_pacing(match pace {
+                            Pace::ByAllocation => Pacing::ByAllocation,
+                            Pace::EveryTenChunks => Pacing::EveryTenChunks,
                         });
                     }
                 }
@@ -70,8 +83,11 @@ impl Relief<'_> {
         }
     }
 
-    /// Gives idle buffers back.
+    /// Gives idle buffers back, and has the cache give back what it does not use.
     pub(super) fn return_idle(&self, trim: Trim, now: Instant) {
+        if let Some(known) = self.known {
+            known.trim(trim);
+        }
         let trimmed = self.pool.trim(trim, now);
         if trimmed.returned_bytes > 0 {
             tracing::debug!(
@@ -84,9 +100,6 @@ impl Relief<'_> {
 
     /// Gives back all that nobody uses, at the end of a run.
     pub(super) fn everything(&self, now: Instant) {
-        if let Some((finder, _)) = self.finder {
-            finder.set_limit(0);
-        }
         self.database.shrink();
         self.return_idle(Trim::All, now);
         malloc::trim();

@@ -29,6 +29,7 @@ mod claims;
 mod commit;
 mod compress;
 pub mod digest;
+pub mod fingerprints;
 mod intake;
 mod ledger;
 mod limits;
@@ -53,12 +54,12 @@ pub use worker::worker_buffer_bytes;
 use chunker::{ContentParams, Method};
 use claims::Claims;
 use commit::{Committer, now_ns};
+use fingerprints::Fingerprints;
 use intake::Intake;
 use ledger::Ledger;
 use worker::{Crew, Worker};
 
 use crate::heap::Pool;
-use crate::store::finder::{FinderStats, PieceFinder};
 use crate::store::format::Chunking;
 use crate::store::{Store, StoreError};
 
@@ -73,13 +74,6 @@ pub struct Options {
     pub pack_bytes: u64,
     /// Whether files are read that seem unchanged since their last version.
     pub reread: bool,
-}
-
-/// How a run ended, beside its reports.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Taken {
-    /// How often the piece cache answered.
-    pub finder: FinderStats,
 }
 
 /// The chunker that files of the store at `root` are cut with.
@@ -115,12 +109,12 @@ pub fn take_in(
     pool: &Pool,
     walk: Walk,
     options: &Options,
-    finder: &PieceFinder<'_>,
+    known: &Fingerprints<'_>,
     limits: &Limits,
     stop: &Stop,
     progress: &Progress,
     report: &(dyn Fn(FileReport) + Sync),
-) -> Result<Taken, Arc<StoreError>> {
+) -> Result<(), Arc<StoreError>> {
     let method = method(&store.format().chunking, store.root())?;
     let report = &|file: FileReport| {
         Progress::add(&progress.files, 1);
@@ -139,7 +133,7 @@ pub fn take_in(
         intake: &intake,
         ledger: &ledger,
         claims: &claims,
-        finder,
+        known,
         limits,
         stop,
         progress,
@@ -154,16 +148,18 @@ pub fn take_in(
         limits,
         report,
     };
-    let outcome = std::thread::scope(|scope| {
-        for number in 0..options.workers {
-            let crew = &crew;
-            scope.spawn(move || Worker::new(crew, number).run());
-        }
-        let outcome = committer.run();
-        if outcome.is_err() {
-            intake.halt();
-        }
-        outcome
+    let outcome = known.while_serving(|| {
+        std::thread::scope(|scope| {
+            for number in 0..options.workers {
+                let crew = &crew;
+                scope.spawn(move || Worker::new(crew, number).run());
+            }
+            let outcome = committer.run();
+            if outcome.is_err() {
+                intake.halt();
+            }
+            outcome
+        })
     });
     let why = match &outcome {
         Err(error) => format!("not stored: {}", commit::Chain(error)),
@@ -187,7 +183,5 @@ pub fn take_in(
         let (path, name) = (stream.path.clone(), Some(stream.name.clone()));
         report(FileReport::without(Status::Failed, path, name, why.clone()));
     }
-    outcome.map(|()| Taken {
-        finder: finder.stats(),
-    })
+    outcome
 }

@@ -13,6 +13,7 @@ use super::chunker::{Candidate, CutEnd, Cutter, ExtentEnd, Method};
 use super::claims::{Claim, Claims};
 use super::compress::{Frame, PLAIN_ROOM_BYTES, RECORD_ROOM_BYTES};
 use super::digest::{CHUNK_BYTES, chunk_subtree};
+use super::fingerprints::{Asker, Fingerprints};
 use super::intake::{Intake, Task};
 use super::ledger::{Deposit, Finished, Ledger};
 use super::limits::{Limits, Stop};
@@ -23,7 +24,6 @@ use super::{Options, now_ns};
 use crate::heap::{Account, Buffer, Noted, TakeError, held_by};
 use crate::store::catalog::NewVersion;
 use crate::store::coding::Encoder;
-use crate::store::finder::PieceFinder;
 use crate::store::index::{PackRow, PackState, PieceRow};
 use crate::store::manifest::Version;
 use crate::store::pack::{PACK_HEADER_BYTES, PackWriter};
@@ -44,7 +44,7 @@ pub(super) struct Crew<'run> {
     pub intake: &'run Intake<'run>,
     pub ledger: &'run Ledger,
     pub claims: &'run Claims,
-    pub finder: &'run PieceFinder<'run>,
+    pub known: &'run Fingerprints<'run>,
     pub limits: &'run Limits,
     pub stop: &'run Stop,
     pub progress: &'run Progress,
@@ -82,6 +82,7 @@ pub(super) struct Worker<'run> {
     tools: Option<Tools>,
     pack: Option<OpenPack>,
     plan: Plan,
+    asker: Asker<'run, 'run>,
 }
 
 /// What a worker holds while it works.
@@ -115,7 +116,13 @@ struct Plan {
 /// A part of a chunk: a range of the chunk buffer, or a hole.
 #[derive(Clone, Copy)]
 enum Step {
-    Piece { start: usize, end: usize },
+    Piece {
+        start: usize,
+        end: usize,
+        id: PieceId,
+        /// Where the store has it.
+        known: Option<PiecePlace>,
+    },
     Hole(usize),
 }
 
@@ -150,6 +157,7 @@ impl<'run> Worker<'run> {
             tools: None,
             pack: None,
             plan: Plan::default(),
+            asker: crew.known.asker(),
         }
     }
 
@@ -282,10 +290,16 @@ impl<'run> Worker<'run> {
             new_bytes: 0,
             last,
         };
+        self.look_up()?;
         for at in 0..self.plan.steps.len() {
             match self.plan.steps[at] {
                 Step::Hole(bytes) => done.items.push(Item::Hole(bytes as u64)),
-                Step::Piece { start, end } => self.piece(stream, start, end, &mut done)?,
+                Step::Piece {
+                    start,
+                    end,
+                    id,
+                    known,
+                } => self.piece(stream, start..end, id, known, &mut done)?,
             }
         }
         if self
@@ -405,29 +419,49 @@ impl<'run> Worker<'run> {
         }
     }
 
+    /// Digests the chunk's pieces and asks for all that nobody has claimed, at once.
+    fn look_up(&mut self) -> Result<(), StoreError> {
+        let Some(tools) = &self.tools else {
+            return Ok(());
+        };
+        let mut asked = Vec::new();
+        let mut steps = Vec::new();
+        for (at, step) in self.plan.steps.iter_mut().enumerate() {
+            let Step::Piece { start, end, id, .. } = step else {
+                continue;
+            };
+            *id = PieceId::of(&tools.chunk[*start..*end]);
+            if self.crew.claims.find(id).is_none() {
+                asked.push(*id);
+                steps.push(at);
+            }
+        }
+        let places = self.asker.find(&asked)?;
+        for (at, place) in steps.into_iter().zip(places) {
+            if let Step::Piece { known, .. } = &mut self.plan.steps[at] {
+                *known = place;
+            }
+        }
+        Ok(())
+    }
+
     /// Enters a piece of the chunk into `done`: as one the store has, or as a new one of this frame.
     fn piece(
         &mut self,
         stream: &Arc<Stream>,
-        start: usize,
-        end: usize,
+        range: Range<usize>,
+        id: PieceId,
+        known: Option<PiecePlace>,
         done: &mut ChunkDone,
     ) -> Result<(), StoreError> {
-        let crew = self.crew;
-        let Some(tools) = &self.tools else {
-            return Ok(());
-        };
-        let id = PieceId::of(&tools.chunk[start..end]);
-        let known = match crew.claims.find(&id) {
-            Some(claim) => Some(claim),
-            None => crew.finder.find(&id)?.map(|place| Claim {
-                place,
-                durable_at: 0,
-            }),
-        };
-        let claim = match known {
+        // Claims come first: they may have changed since they were asked, the store's answer not.
+        let claim = self.crew.claims.find(&id).or(known.map(|place| Claim {
+            place,
+            durable_at: 0,
+        }));
+        let claim = match claim {
             Some(claim) => claim,
-            None => self.claim(stream, id, start, end, done)?,
+            None => self.claim(stream, id, range, done)?,
         };
         done.items.push(Item::Piece(claim.place));
         done.durable_at = done.durable_at.max(claim.durable_at);
@@ -439,12 +473,11 @@ impl<'run> Worker<'run> {
         &mut self,
         stream: &Arc<Stream>,
         id: PieceId,
-        start: usize,
-        end: usize,
+        range: Range<usize>,
         done: &mut ChunkDone,
     ) -> Result<Claim, StoreError> {
         if let Some(tools) = &self.tools
-            && !tools.frame.has_room(end - start)
+            && !tools.frame.has_room(range.len())
         {
             self.write_frame()?;
         }
@@ -466,7 +499,7 @@ impl<'run> Worker<'run> {
             return Ok(taken);
         }
         if let Some(tools) = &mut self.tools {
-            let bytes = &tools.chunk[start..end];
+            let bytes = &tools.chunk[range];
             let entry = PieceEntry {
                 id,
                 length_bytes: bytes.len() as u32,
@@ -689,7 +722,13 @@ impl Plan {
         let mut start = base;
         for &CutEnd(cut) in &self.cuts {
             let end = base + cut;
-            self.steps.push(Step::Piece { start, end });
+            self.steps.push(Step::Piece {
+                start,
+                end,
+                // Until it is looked up.
+                id: PieceId([0; 32]),
+                known: None,
+            });
             start = end;
         }
     }

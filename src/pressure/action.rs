@@ -28,6 +28,10 @@ pub enum Action {
     DropIdleContexts,
     /// Shrink the cache of known pieces.
     ShrinkPieceCache(CacheCut),
+    /// Collect all generations of all heaps, at once.
+    CollectAll,
+    /// Say when heaps collect from now on.
+    PaceCollections(Pace),
     /// Have the database free its cached pages.
     ShrinkDatabase,
     /// Return the pages of idle heap segments to the kernel.
@@ -67,6 +71,15 @@ pub enum Switch {
     Off,
 }
 
+/// When heaps collect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// When so much was allocated that it is worth it.
+    ByAllocation,
+    /// Besides, the young generation every ten chunks.
+    EveryTenChunks,
+}
+
 /// How much of a cache to let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheCut {
@@ -90,6 +103,7 @@ pub fn for_change(change: &Change) -> Vec<Action> {
         Mode::Normal => vec![
             Action::LimitWorkers(Workers::All),
             Action::DropPageCacheBehind(Switch::Off),
+            Action::PaceCollections(Pace::ByAllocation),
         ],
     }
 }
@@ -100,6 +114,8 @@ fn relief(workers: Workers, cut: CacheCut) -> Vec<Action> {
         Action::DropPageCacheBehind(Switch::On),
         Action::DropIdleContexts,
         Action::ShrinkPieceCache(cut),
+        Action::CollectAll,
+        Action::PaceCollections(Pace::EveryTenChunks),
         Action::ShrinkDatabase,
         Action::ReturnIdleSegments,
         Action::TrimMalloc,
@@ -205,7 +221,9 @@ mod tests {
                 assert!(
                     matches!(
                         action,
-                        Action::LimitWorkers(_) | Action::DropPageCacheBehind(Switch::Off)
+                        Action::LimitWorkers(_)
+                            | Action::DropPageCacheBehind(Switch::Off)
+                            | Action::PaceCollections(Pace::ByAllocation)
                     ),
                     "{from:?} -> {to:?} asks for {action:?}"
                 );
@@ -218,5 +236,18 @@ mod tests {
         let lifted = for_change(&change(Mode::Aggressive, Mode::Normal));
         assert!(lifted.contains(&Action::LimitWorkers(Workers::All)));
         assert!(lifted.contains(&Action::DropPageCacheBehind(Switch::Off)));
+        assert!(lifted.contains(&Action::PaceCollections(Pace::ByAllocation)));
+    }
+
+    /// Before, caches still hold what the collection is to find.
+    #[test]
+    fn everything_is_collected_when_caches_have_let_go() {
+        for to in [Mode::Aggressive, Mode::Critical] {
+            let actions = for_change(&change(Mode::Normal, to));
+            let place = |wanted| actions.iter().position(|action| *action == wanted);
+            let collect = place(Action::CollectAll).expect("collects");
+            assert!(matches!(actions[collect - 1], Action::ShrinkPieceCache(_)));
+            assert!(collect < place(Action::ReturnIdleSegments).expect("returns"));
+        }
     }
 }

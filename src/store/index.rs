@@ -81,6 +81,16 @@ impl Database {
         .map(Option::unwrap_or_default)
     }
 
+    /// Pieces of a pack that is complete; `None` if it is not, or not there.
+    pub fn sealed_pieces(&self, pack: PackId) -> Result<Option<u32>, StoreError> {
+        self.ask("look up a pack", |connection| {
+            connection
+                .prepare_cached("SELECT pieces FROM pack WHERE id = ?1 AND state = 1")?
+                .query_row([pack.0 as i64], |row| row.get(0))
+                .optional()
+        })
+    }
+
     /// Packs whose state is open: being written, or left behind.
     pub fn open_packs(&self) -> Result<Vec<(PackId, u64, i64)>, StoreError> {
         self.ask("list open packs", |connection| {

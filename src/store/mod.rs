@@ -19,7 +19,7 @@
 //! new ones) are synced; then one transaction adds their pieces to the index and the versions to the
 //! catalog; when that is durable the files are acknowledged. A crash between any two of these leaves
 //! only bytes that nothing refers to; what of a pack is not in the index is as if it were not there,
-//! for the index alone says what is durable ([`finder`]). A pack whose writer died is sealed by the next process that
+//! for the index alone says what is durable. A pack whose writer died is sealed by the next process that
 //! writes ([`recover`]), and what it holds is found again instead of stored again.
 //!
 //! # Several processes
@@ -38,7 +38,6 @@ pub mod coding;
 pub mod database;
 mod disk;
 mod error;
-pub mod finder;
 pub mod format;
 pub mod frame;
 pub(crate) mod id;

@@ -31,7 +31,10 @@ fn with_everything() -> World {
 const FILE: &str = "v type name path version status bytes chunks pieces new_pieces new_bytes \
                     stored_bytes digest seconds error";
 const SUMMARY: &str = "v type files stored unchanged failed skipped bytes new_bytes stored_bytes \
-                       seconds rss_start rss_peak rss_end mode_changes threshold limit";
+                       seconds rss_start rss_peak rss_end mode_changes threshold limit \
+                       collections whole_collections longest_pause_us total_pause_us \
+                       live_objects live_bytes cache_hits cache_loaded index_questions \
+                       cache_hit_rate";
 
 #[test]
 fn process_prints_a_line_for_each_file_and_a_summary() {

@@ -65,7 +65,9 @@ fn process_ends_with_a_short_table() {
         .collect();
     assert_eq!(
         rows,
-        ["files", "read", "new", "kept", "memory", "modes", "store"]
+        [
+            "files", "read", "new", "kept", "memory", "modes", "cache", "heap", "store"
+        ]
     );
     for part in [
         "2 stored, 1 failed",

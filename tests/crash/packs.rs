@@ -4,10 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use filed::heap::Pool;
+use filed::pipeline::fingerprints::{Asker, Fingerprints, Settings};
 use filed::pipeline::verify::{Checked, Finding, verify};
 use filed::pipeline::{Progress, Stop, verify as sweep};
 use filed::store::catalog::NewVersion;
-use filed::store::finder::PieceFinder;
 use filed::store::index::{PackRow, PackState, PieceRow};
 use filed::store::lists::PackLists;
 use filed::store::manifest::{Amounts, RunsWriter, Version};
@@ -180,13 +180,22 @@ impl Dead {
 
 /// Whether the store has piece `number` of a pack, as whoever takes in a file asks.
 pub(crate) fn has(store: &Store, pack: PackId, number: u32) -> bool {
-    let finder = PieceFinder::new(store, 1 << 20);
-    has_as_seen_by(&finder, pack, number)
+    let known = fingerprints(store);
+    known.while_serving(|| has_as_seen_by(&known.asker(), pack, number))
 }
 
-/// As [`has`], with what this finder remembers.
-pub(crate) fn has_as_seen_by(finder: &PieceFinder<'_>, pack: PackId, number: u32) -> bool {
-    let found = finder.find(&PieceId::of(&piece(pack, number))).unwrap();
+/// An empty cache for what a store has.
+pub(crate) fn fingerprints(store: &Store) -> Fingerprints<'_> {
+    let settings = Settings {
+        limit_bytes: 1 << 20,
+        long_pause: std::time::Duration::from_secs(1),
+    };
+    Fingerprints::new(store, settings, Pool::new(0).account("fingerprints"))
+}
+
+/// As [`has`], with what this cache remembers.
+pub(crate) fn has_as_seen_by(asker: &Asker<'_, '_>, pack: PackId, number: u32) -> bool {
+    let found = asker.find(&[PieceId::of(&piece(pack, number))]).unwrap()[0];
     let place = PiecePlace {
         pack,
         ordinal: number,

@@ -9,13 +9,12 @@ use std::sync::Barrier;
 use std::thread;
 
 use filed::store::Store;
-use filed::store::finder::PieceFinder;
 use filed::store::format::Chunking;
 use filed::store::pack::{PACK_HEADER_BYTES, Seal};
 use filed::store::recover::{Recovered, recover};
 use tempfile::TempDir;
 
-use super::packs::{Dead, NOW_NS, Pack, check, check_clean, has, has_as_seen_by};
+use super::packs::{Dead, NOW_NS, Pack, check, check_clean, fingerprints, has, has_as_seen_by};
 
 fn new_store() -> (TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
@@ -289,13 +288,16 @@ fn a_number_without_a_file_is_forgotten_after_an_hour() {
 #[test]
 fn only_what_is_committed_is_found() {
     let (_dir, store) = new_store();
-    let finder = PieceFinder::new(&store, 1 << 20);
-    let pack = four_records(&store, Committed::FirstTwo);
-    let seen = |number| has_as_seen_by(&finder, pack.id(), number);
-    assert_eq!([0, 1, 2].map(seen), [true, true, false]);
-    assert_eq!([0, 1, 2].map(seen), [true, true, false]);
-    let id = pack.id();
-    let _pack = pack.commit();
-    let seen = |number| has_as_seen_by(&finder, id, number);
-    assert_eq!([0, 1, 2].map(seen), [true, true, true]);
+    let known = fingerprints(&store);
+    known.while_serving(|| {
+        let asker = known.asker();
+        let pack = four_records(&store, Committed::FirstTwo);
+        let seen = |number| has_as_seen_by(&asker, pack.id(), number);
+        assert_eq!([0, 1, 2].map(seen), [true, true, false]);
+        assert_eq!([0, 1, 2].map(seen), [true, true, false]);
+        let id = pack.id();
+        let _pack = pack.commit();
+        let seen = |number| has_as_seen_by(&asker, id, number);
+        assert_eq!([0, 1, 2].map(seen), [true, true, true]);
+    });
 }

@@ -258,6 +258,15 @@ impl Heap {
         self.change_options(|options| options.long_pause = pause);
     }
 
+    /// Sets the garbage in cycles that may be outstanding: a share of the bytes held, and how
+    /// many bytes whatever that is. More means less work for the collector.
+    pub fn set_garbage_bound(&self, share: f64, floor_bytes: u64) {
+        self.change_options(|options| {
+            options.garbage_share = share;
+            options.garbage_floor_bytes = floor_bytes;
+        });
+    }
+
     /// Sets what starts an automatic collection of the oldest generation.
     pub fn set_oldest_rule(&self, rule: OldestRule) {
         self.change_options(|options| options.oldest_rule = rule);

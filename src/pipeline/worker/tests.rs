@@ -83,7 +83,7 @@ fn chunks_are_cut_as_their_extents_would_be_as_a_whole() {
                 .expect("nobody fails");
             for step in &plan.steps {
                 match *step {
-                    Step::Piece { start, end } => {
+                    Step::Piece { start, end, .. } => {
                         pieces.push(room[start..end].to_vec());
                         rebuilt.extend_from_slice(&room[start..end]);
                     }

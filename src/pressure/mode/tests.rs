@@ -1,5 +1,5 @@
 use super::*;
-use crate::pressure::action::{CacheCut, Switch, Workers};
+use crate::pressure::action::{CacheCut, Pace, Switch, Workers};
 
 mod flapping;
 
@@ -130,6 +130,8 @@ fn entering_aggressive_asks_for_relief_once_in_order() {
             Action::DropPageCacheBehind(Switch::On),
             Action::DropIdleContexts,
             Action::ShrinkPieceCache(CacheCut::Half),
+            Action::CollectAll,
+            Action::PaceCollections(Pace::EveryTenChunks),
             Action::ShrinkDatabase,
             Action::ReturnIdleSegments,
             Action::TrimMalloc,

@@ -4,6 +4,7 @@
 //! follow each other without a gap from 0, and the pieces of a frame fill its plain bytes exactly.
 //! [`PackList::push`] is the only way in, and refuses anything else.
 
+use super::super::id::PieceId;
 use super::super::record::{
     Flaw, HEADER_BYTES, Kind, MAX_PLAIN_BYTES, MAX_RECORD_BYTES, PIECE_ENTRY_BYTES, PieceEntry,
     u32_at, u64_at,
@@ -140,18 +141,7 @@ impl PackList {
 
     /// Reads a trailer's payload.
     pub(super) fn decode(payload: &[u8]) -> Result<PackList, Flaw> {
-        const CUT: Flaw = "the trailer ends early";
-        let take = |from: usize, count: usize, each: usize| {
-            let end = count.checked_mul(each).and_then(|n| n.checked_add(from))?;
-            Some((payload.get(from..end)?, end))
-        };
-        let (count, at) = take(0, 1, 4).ok_or(CUT)?;
-        let (records, at) = take(at, u32_at(count, 0) as usize, RECORD_ENTRY_BYTES).ok_or(CUT)?;
-        let (count, at) = take(at, 1, 4).ok_or(CUT)?;
-        let (pieces, at) = take(at, u32_at(count, 0) as usize, PIECE_ENTRY_BYTES).ok_or(CUT)?;
-        if at != payload.len() {
-            return Err("the trailer is longer than its lists");
-        }
+        let Parts { records, pieces } = Parts::of(payload)?;
         let mut list = PackList::default();
         list.records
             .reserve_exact(records.len() / RECORD_ENTRY_BYTES);
@@ -180,6 +170,83 @@ impl PackList {
             return Err("the trailer lists pieces of no frame");
         }
         Ok(list)
+    }
+}
+
+/// The two lists in a trailer's payload.
+struct Parts<'a> {
+    records: &'a [u8],
+    pieces: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn of(payload: &'a [u8]) -> Result<Parts<'a>, Flaw> {
+        const CUT: Flaw = "the trailer ends early";
+        let take = |from: usize, count: usize, each: usize| {
+            let end = count.checked_mul(each).and_then(|n| n.checked_add(from))?;
+            Some((payload.get(from..end)?, end))
+        };
+        let (count, at) = take(0, 1, 4).ok_or(CUT)?;
+        let (records, at) = take(at, u32_at(count, 0) as usize, RECORD_ENTRY_BYTES).ok_or(CUT)?;
+        let (count, at) = take(at, 1, 4).ok_or(CUT)?;
+        let (pieces, at) = take(at, u32_at(count, 0) as usize, PIECE_ENTRY_BYTES).ok_or(CUT)?;
+        if at != payload.len() {
+            return Err("the trailer is longer than its lists");
+        }
+        Ok(Parts { records, pieces })
+    }
+}
+
+/// The pieces of a pack and nothing else of its list: read without a second copy of a trailer.
+#[derive(Debug)]
+pub struct PackPieces(Source);
+
+#[derive(Debug)]
+enum Source {
+    /// A trailer's payload.
+    Trailer(Vec<u8>),
+    List(PackList),
+}
+
+impl PackPieces {
+    /// Takes over a trailer's payload.
+    pub(super) fn of_trailer(payload: Vec<u8>) -> Result<PackPieces, Flaw> {
+        Parts::of(&payload)?;
+        Ok(PackPieces(Source::Trailer(payload)))
+    }
+
+    /// Those of a list.
+    pub fn of_list(list: PackList) -> PackPieces {
+        PackPieces(Source::List(list))
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        match &self.0 {
+            Source::Trailer(_) => self.entries().len() / PIECE_ENTRY_BYTES,
+            Source::List(list) => list.pieces.len(),
+        }
+    }
+
+    /// The digest of piece `ordinal`, if the pack has it.
+    pub fn digest(&self, ordinal: usize) -> Option<PieceId> {
+        match &self.0 {
+            Source::Trailer(_) => {
+                let entry = self
+                    .entries()
+                    .chunks_exact(PIECE_ENTRY_BYTES)
+                    .nth(ordinal)?;
+                PieceEntry::decode_all(entry).next().map(|piece| piece.id)
+            }
+            Source::List(list) => list.pieces.get(ordinal).map(|piece| piece.id),
+        }
+    }
+
+    fn entries(&self) -> &[u8] {
+        let Source::Trailer(payload) = &self.0 else {
+            return &[];
+        };
+        Parts::of(payload).map_or(&[], |parts| parts.pieces)
     }
 }
 

@@ -31,7 +31,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 
-pub use list::{FrameEntry, PackList, RecordEntry};
+pub use list::{FrameEntry, PackList, PackPieces, RecordEntry};
 pub use reader::{PackReader, Seal};
 pub use writer::{PackWriter, SealedPack};
 

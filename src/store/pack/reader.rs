@@ -11,8 +11,8 @@ use super::super::record::{
     Flaw, HEADER_BYTES, Header, Kind, MAX_RECORD_BYTES, PIECE_ENTRY_BYTES, PieceEntry, check,
 };
 use super::{
-    FOOTER_BYTES, MAX_PACK_PIECES, MAX_TRAILER_BYTES, PACK_HEADER_BYTES, PackList, RecordEntry,
-    check_header, writer::decode_footer,
+    FOOTER_BYTES, MAX_PACK_PIECES, MAX_TRAILER_BYTES, PACK_HEADER_BYTES, PackList, PackPieces,
+    RecordEntry, check_header, writer::decode_footer,
 };
 
 /// An open pack file.
@@ -152,8 +152,41 @@ impl PackReader {
         Ok(Ok(()))
     }
 
+    /// Reads only which pieces the pack has, as [`list`](Self::list) does.
+    pub fn pieces(&self) -> Result<PackPieces, StoreError> {
+        let length = self.length_bytes()?;
+        match self.trailer_payload(length) {
+            Ok(Some((offset, payload))) => {
+                if let Ok(pieces) = PackPieces::of_trailer(payload) {
+                    return Ok(pieces);
+                }
+                tracing::debug!(offset, "a trailer is not what it should be");
+            }
+            Err(error) if !error.is_damage() => return Err(error),
+            _ => {}
+        }
+        let (list, _) = self.walk(length)?;
+        Ok(PackPieces::of_list(list))
+    }
+
     /// The list in the trailer; `None` if the pack has no valid footer.
     pub(crate) fn trailer(&self, length: u64) -> Result<Option<PackList>, StoreError> {
+        let Some((offset, payload)) = self.trailer_payload(length)? else {
+            return Ok(None);
+        };
+        let list = PackList::decode(&payload).map_err(|flaw| self.damaged(offset, flaw))?;
+        if list
+            .records()
+            .iter()
+            .any(|r| r.offset + u64::from(r.length_bytes) > offset)
+        {
+            return Err(self.damaged(offset, "the trailer lists a record beyond itself"));
+        }
+        Ok(Some(list))
+    }
+
+    /// Where the trailer is and what is in it; `None` if the pack has no valid footer.
+    fn trailer_payload(&self, length: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
         if length < (PACK_HEADER_BYTES + HEADER_BYTES + FOOTER_BYTES) as u64 {
             return Ok(None);
         }
@@ -175,15 +208,7 @@ impl PackReader {
         if check(&payload) != header.payload_check {
             return Err(self.damaged(offset, "the checksum of the trailer does not match"));
         }
-        let list = PackList::decode(&payload).map_err(|flaw| self.damaged(offset, flaw))?;
-        if list
-            .records()
-            .iter()
-            .any(|r| r.offset + u64::from(r.length_bytes) > offset)
-        {
-            return Err(self.damaged(offset, "the trailer lists a record beyond itself"));
-        }
-        Ok(Some(list))
+        Ok(Some((offset, payload)))
     }
 
     /// Walks the records from the start, reading headers and tables only.

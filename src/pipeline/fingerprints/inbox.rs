@@ -1,0 +1,148 @@
+//! What the cache's thread is asked and told.
+//!
+//! Bounded by itself: an asker waits for its answer before it asks again, and orders of one kind are
+//! one order. Questions come before orders only if they came first: an order waits for one chunk at most.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::Pacing;
+use crate::heap::Trim;
+use crate::store::{PieceId, PiecePlace, StoreError};
+
+type Answer = Result<Vec<Option<PiecePlace>>, StoreError>;
+
+/// Questions of one chunk.
+pub(super) struct Ask {
+    pub pieces: Vec<PieceId>,
+    pub reply: Arc<Reply>,
+}
+
+/// What is to be done besides answering.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Orders {
+    pub limit_changed: bool,
+    pub collect: bool,
+    pub pacing: Option<Pacing>,
+    pub trim: Option<Trim>,
+    given: bool,
+}
+
+/// What the thread does next.
+pub(super) enum Task {
+    Ask(Ask),
+    Orders(Orders),
+}
+
+/// Where an asker waits.
+#[derive(Default)]
+pub(super) struct Reply {
+    answer: Mutex<Option<Option<Answer>>>,
+    given: Condvar,
+}
+
+impl Reply {
+    pub(super) fn give(&self, answer: Answer) {
+        self.put(Some(answer));
+    }
+
+    fn put(&self, answer: Option<Answer>) {
+        *lock(&self.answer) = Some(answer);
+        self.given.notify_one();
+    }
+
+    fn wait(&self) -> Option<Answer> {
+        let mut answer = lock(&self.answer);
+        loop {
+            if let Some(answer) = answer.take() {
+                return answer;
+            }
+            answer = self
+                .given
+                .wait(answer)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// The queue between askers, those who give orders, and the thread.
+#[derive(Default)]
+pub(super) struct Inbox {
+    state: Mutex<State>,
+    came: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    asks: VecDeque<Ask>,
+    orders: Orders,
+    open: bool,
+}
+
+impl Inbox {
+    /// Begins to take questions.
+    pub(super) fn open(&self) {
+        lock(&self.state).open = true;
+    }
+
+    /// Ends the service: whoever waits or asks from now on is told so.
+    pub(super) fn close(&self) {
+        let mut state = lock(&self.state);
+        state.open = false;
+        let asks = std::mem::take(&mut state.asks);
+        drop(state);
+        for ask in asks {
+            ask.reply.put(None);
+        }
+        self.came.notify_all();
+    }
+
+    /// Asks and waits; none if nobody will answer any more.
+    pub(super) fn ask(&self, pieces: Vec<PieceId>, reply: &Arc<Reply>) -> Option<Answer> {
+        let mut state = lock(&self.state);
+        if !state.open {
+            return None;
+        }
+        state.asks.push_back(Ask {
+            pieces,
+            reply: Arc::clone(reply),
+        });
+        drop(state);
+        self.came.notify_one();
+        reply.wait()
+    }
+
+    /// Adds to the orders that have not been carried out yet.
+    pub(super) fn order(&self, add: impl FnOnce(&mut Orders)) {
+        let mut state = lock(&self.state);
+        add(&mut state.orders);
+        state.orders.given = true;
+        drop(state);
+        self.came.notify_one();
+    }
+
+    /// Waits for the next task; none when the service has ended.
+    pub(super) fn next(&self) -> Option<Task> {
+        let mut state = lock(&self.state);
+        loop {
+            if !state.open {
+                return None;
+            }
+            if state.orders.given {
+                return Some(Task::Orders(std::mem::take(&mut state.orders)));
+            }
+            if let Some(ask) = state.asks.pop_front() {
+                return Some(Task::Ask(ask));
+            }
+            state = self
+                .came
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Nothing that can panic happens while one of these locks is held.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
