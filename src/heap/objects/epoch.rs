@@ -175,7 +175,7 @@ impl Core {
     /// Does a slice of the epoch, or starts one if it is time.
     pub(super) fn step(&self) {
         if !self.epoch.is_active() {
-            if !self.epoch_is_due() {
+            if !self.epoch_is_due() || !self.needs_epoch() {
                 self.epoch.pace.set(WIDEST);
                 return;
             }
@@ -204,16 +204,32 @@ impl Core {
         if self.epoch.again.get() {
             return true;
         }
-        if self.rolls[2].is_empty() {
-            return false;
-        }
         match self.options.get().oldest_rule {
             OldestRule::Debt => self.epoch.owed.get() >= self.garbage_bound() / 2,
             OldestRule::Quarter => {
-                self.statistics.passes.get().1 > thresholds.2
+                !self.rolls[2].is_empty()
+                    && self.statistics.passes.get().1 > thresholds.2
                     && self.young.promoted.get() * 4 > self.kinds.live_cyclic()
             }
         }
+    }
+
+    /// Whether there is anything for an epoch that is due. Younger candidates get a pass of their own
+    /// first: they may be few and large, and so be due by their bytes long before their number.
+    fn needs_epoch(&self) -> bool {
+        let longest = self.options.get().longest_young;
+        if !self.epoch.again.get()
+            && self.rolls[2].is_empty()
+            && !(self.rolls[0].is_empty() && self.rolls[1].is_empty())
+        {
+            self.pass(Generation::Middle, Cause::Automatic, longest);
+        }
+        if self.epoch.again.get() || !self.rolls[2].is_empty() {
+            return true;
+        }
+        // No candidate is left, so there is no garbage.
+        self.epoch.owed.set(0);
+        false
     }
 
     /// Starts an epoch.
