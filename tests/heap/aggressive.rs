@@ -57,7 +57,7 @@ fn crossing_the_threshold_collects_everything_then_the_young_every_ten_chunks() 
             known.while_serving(|| {
                 let asker = known.asker();
                 let ids: Vec<_> = (0..16).map(piece).collect();
-                let mut chunk = || {
+                let chunk = || {
                     asker.find(&ids).unwrap();
                     known.heap_totals()
                 };

@@ -99,12 +99,13 @@ pub(super) struct Kinds {
 
 impl Kinds {
     pub(super) fn new() -> Self {
-        const EMPTY: Cell<Cached> = Cell::new(Cached {
-            key: std::ptr::null(),
-            row: None,
-        });
         Self {
-            cache: [EMPTY; CACHED],
+            cache: std::array::from_fn(|_| {
+                Cell::new(Cached {
+                    key: std::ptr::null(),
+                    row: None,
+                })
+            }),
             rows: RefCell::default(),
             by_type: RefCell::default(),
         }

@@ -93,7 +93,7 @@ fn split(index: u32) -> (usize, usize) {
 }
 
 fn new_chunk<T: Copy + Default>() -> Chunk<T> {
-    Box::new([const { () }; CHUNK].map(|()| Cell::new(T::default())))
+    Box::new(std::array::from_fn(|_| Cell::new(T::default())))
 }
 
 #[cfg(test)]

@@ -178,7 +178,7 @@ impl Sites {
         tally.total_bytes += weight;
         let slab = object.slab();
         let slot = slab.slot_of(object.address());
-        slab.set_site(slot, site + 1 | if exact { EXACT } else { 0 });
+        slab.set_site(slot, (site + 1) | if exact { EXACT } else { 0 });
         object.set(flag::SITED);
     }
 
@@ -221,7 +221,7 @@ impl Sites {
     fn site(&self, at: &'static Location<'static>) -> u32 {
         let key = std::ptr::from_ref(at).cast::<()>();
         let frame = self.current.get();
-        let entry = &self.cache[(key.addr() / 8 ^ frame as usize) % CACHED];
+        let entry = &self.cache[((key.addr() / 8) ^ frame as usize) % CACHED];
         let (place, of, site) = entry.get();
         if place == key && of == frame {
             return site;

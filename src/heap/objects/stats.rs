@@ -148,7 +148,7 @@ impl Histogram {
     fn upper(bucket: usize) -> Duration {
         let doubling = (bucket >> SUB) as u32;
         let within = (bucket & ((1 << SUB) - 1)) as u64;
-        let nanos = ((1_u128 << SUB) + u128::from(within) + 1 << doubling) >> SUB;
+        let nanos = (((1_u128 << SUB) + u128::from(within) + 1) << doubling) >> SUB;
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
@@ -435,7 +435,7 @@ impl Slice {
     pub(super) fn is_over(&self) -> bool {
         let checks = self.checks.get() + 1;
         self.checks.set(checks);
-        checks % Self::BETWEEN_LOOKS == 0
+        checks.is_multiple_of(Self::BETWEEN_LOOKS)
             && self.longest != Duration::MAX
             && self.started.elapsed() >= self.longest
     }
