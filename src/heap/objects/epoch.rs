@@ -433,17 +433,18 @@ impl Core {
         // While the scan goes on nobody knows how many members there will be.
         let guess = u64::from(epoch.last_members.get()).max(2 * members);
         let expected = guess.min(self.kinds.live_cyclic()).max(members);
+        // A member that is garbage is looked at five times, one that is not four times.
         let left = match epoch.phase.get() {
             Phase::Idle => 0,
-            Phase::Enroll => 4 * expected + u64::from(self.rolls[2].len()),
-            Phase::Scan => 4 * expected - done.min(expected),
-            Phase::Compare => 3 * expected - done.min(expected),
-            Phase::Black => 2 * expected,
-            Phase::Release => 2 * members,
+            Phase::Enroll => 5 * expected + u64::from(self.rolls[2].len()),
+            Phase::Scan => 5 * expected - done.min(expected),
+            Phase::Compare => 4 * expected - done.min(expected),
+            Phase::Black => 3 * expected,
+            Phase::Release => 3 * members,
             Phase::Dispose => 2 * u64::from(epoch.disposal.len()),
         };
-        let since = epoch.owed.get() - epoch.owed_at_start.get();
-        let allowed = (self.garbage_bound() / 2).saturating_sub(since);
+        // All that was allocated since the last epoch started may have become garbage.
+        let allowed = self.garbage_bound().saturating_sub(epoch.owed.get());
         let units = u64::from(epoch.last_units.get().max(16));
         let bytes = allowed.saturating_mul(units) / left.max(1);
         let bytes = i64::try_from(bytes).unwrap_or(WIDEST);
