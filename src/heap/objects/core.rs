@@ -766,10 +766,11 @@ impl Core {
         let depth = Depth::enter(self);
         free();
         if depth.before == 0 && !self.queue.is_empty() {
-            while self.budget.get() > 0
+            // Without a heap there is no later moment.
+            while (self.budget.get() > 0 || self.orphan.get())
                 && let Some(object) = self.queue.pop().flatten()
             {
-                self.budget.set(self.budget.get() - 1);
+                self.budget.set(self.budget.get().saturating_sub(1));
                 self.release_any(object);
             }
             if !self.queue.is_empty() {
