@@ -34,6 +34,8 @@ use super::young::Young;
 const DROP_DEPTH: u32 = 32;
 /// Objects freed in one drop before the rest is left to later moments.
 const DROP_BUDGET: u32 = 2048;
+/// Objects freed between two looks at the clock while the rest is worked off.
+const DRAIN_BUDGET: u32 = 256;
 /// Bytes allocated between two moments of the collector, at most.
 const QUANTUM: i64 = 64 << 10;
 
@@ -795,7 +797,7 @@ impl Core {
 
     /// Frees all objects that wait for it.
     pub(super) fn drain(&self) {
-        while self.drain_some(u32::MAX) {}
+        while self.drain_some() {}
     }
 
     /// Frees waiting objects for the length of a slice.
@@ -803,23 +805,25 @@ impl Core {
         if self.queue.is_empty() || self.depth.get() > 0 {
             return;
         }
-        let slice = super::stats::Slice::start(self.options.get().slice);
-        while !slice.is_over() && self.drain_some(64) {}
+        let longest = self.options.get().slice;
+        let slice = super::stats::Slice::start(longest);
+        while self.drain_some() && slice.elapsed() < longest {}
         self.statistics
             .note_pause(super::stats::Pause::Drain, slice.elapsed());
     }
 
-    /// Frees up to `objects` waiting objects; whether there are more.
-    fn drain_some(&self, objects: u32) -> bool {
+    /// Frees some waiting objects; whether there are more.
+    fn drain_some(&self) -> bool {
         if self.depth.get() > 0 {
             return false;
         }
         let depth = Depth::enter(self);
-        for _ in 0..objects {
-            let Some(object) = self.queue.pop().flatten() else {
-                break;
-            };
-            self.budget.set(DROP_BUDGET);
+        // One budget for all of them: each may be the root of a large tree.
+        self.budget.set(DRAIN_BUDGET);
+        while self.budget.get() > 0
+            && let Some(object) = self.queue.pop().flatten()
+        {
+            self.budget.set(self.budget.get() - 1);
             self.release_any(object);
         }
         drop(depth);
