@@ -220,6 +220,7 @@ impl Core {
 
     fn undoom(&self, of: &Disposal, object: Object, generation: u16) {
         object.clear(flag::DOOMED | flag::QUIET);
+        object.set(flag::SPARED);
         object.set_generation(generation);
         let count = object.count() - 1;
         object.set_count(count);
@@ -228,6 +229,14 @@ impl Core {
             self.release_any(object);
         } else {
             self.buffer(object);
+        }
+    }
+
+    /// Counts an object found alive, if a finalizer saved it.
+    pub(super) fn note_alive(&self, object: Object) {
+        if object.has(flag::SPARED) {
+            object.clear(flag::SPARED);
+            self.statistics.note_resurrection();
         }
     }
 

@@ -382,8 +382,11 @@ impl Core {
                 object.clear(flag::MEMBER | flag::BLACK | flag::TOUCHED | flag::QUIET);
                 if !alive {
                     epoch.disposal.add(object);
-                } else if touched {
-                    self.note_drop(object);
+                } else {
+                    self.note_alive(object);
+                    if touched {
+                        self.note_drop(object);
+                    }
                 }
             }
             if slice.is_over() {

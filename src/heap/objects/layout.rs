@@ -61,6 +61,9 @@ pub(super) mod flag {
     /// Its count is zero and it waits for its turn to be freed.
     pub(crate) const QUEUED: u16 = 1 << 12;
 
+    /// Was garbage when finalizers ran, and has not been looked at since.
+    pub(crate) const SPARED: u16 = 1 << 13;
+
     /// Freeing an object with none of these is nothing but giving back its slot.
     pub(crate) const SPECIAL: u16 =
         BUFFERED | MEMBER | DOOMED | FINALIZE | WEAK | CALLBACK | SITED | QUEUED;

@@ -234,6 +234,7 @@ impl Core {
             if object.has(flag::BLACK) {
                 object.clear(flag::BLACK | flag::BUFFERED | flag::QUIET);
                 object.set_generation(older);
+                self.note_alive(object);
                 if older == 2 {
                     young.promoted.set(young.promoted.get() + 1);
                 }
