@@ -520,20 +520,20 @@ impl Core {
     }
 
     /// Takes what was allocated since the last call into account.
-    pub(super) fn settle(&self) -> u64 {
+    pub(super) fn settle(&self) {
         let bytes = (self.quantum.get() - self.countdown.get()).max(0) as u64;
         self.allocated.set(self.allocated.get() + bytes);
         self.quantum.set(self.countdown.get());
         self.epoch.owe(bytes);
-        bytes
+        self.sites.pass(bytes);
     }
 
     /// The countdown ran out: does what is due. Whether the allocation at hand is to be sampled.
     #[cold]
     #[inline(never)]
     fn moment(&self) -> bool {
-        let bytes = self.settle();
-        let sampled = self.sites.advance(bytes);
+        self.settle();
+        let sampled = self.sites.hits();
         self.work();
         self.arm();
         sampled

@@ -113,15 +113,18 @@ impl Sites {
         self.next.get()
     }
 
-    /// Takes allocated bytes into account; whether the last allocation is to be noted.
-    pub(super) fn advance(&self, bytes: u64) -> bool {
+    /// Takes allocated bytes into account.
+    pub(super) fn pass(&self, bytes: u64) {
+        if !self.all.get() {
+            self.next.set(self.next.get() - bytes as i64);
+        }
+    }
+
+    /// Whether the allocation at hand is to be noted.
+    pub(super) fn hits(&self) -> bool {
         if self.all.get() {
             return true;
         }
-        if self.rate.get() == 0 {
-            return false;
-        }
-        self.next.set(self.next.get() - bytes as i64);
         // The countdown runs out with the allocation that goes below zero.
         let hit = self.next.get() < 0;
         if hit {
