@@ -1015,6 +1015,7 @@ impl Core {
                 this.drain();
                 this.collect_all(super::stats::Cause::Close);
             }
+            this.publish();
             this.orphan.set(true);
             this.fresh_limit.set(i32::MAX);
             this.release_claims();
