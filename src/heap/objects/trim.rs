@@ -18,9 +18,11 @@ use crate::heap::{Trim, Trimmed};
 impl Heap {
     /// Gives memory without objects back to the kernel; how much that was.
     ///
-    /// With [`Trim::IdleSince`] pages are kept that were used since the trim
-    /// before, or if that was less than so long ago: so steady churn does not
-    /// give back what it is about to take again.
+    /// With [`Trim::IdleSince`] pages are kept that were used in so long a time:
+    /// so steady churn does not give back what it is about to take again. Nobody
+    /// notes when a page is used last, so the first trim only notes which are
+    /// idle, one after that time gives back those that still are, and notes the
+    /// others; trims in between do nothing.
     pub fn trim(&self, what: Trim, now: Instant) -> Trimmed {
         let mut trimmed = Trimmed::default();
         let mut cursor = TrimCursor::default();
@@ -43,16 +45,19 @@ impl Heap {
         if cursor.segment == 0 {
             core.release_claims();
             core.shrink();
-            let old_enough = match what {
-                Trim::All => true,
-                Trim::IdleSince(idle) => core
-                    .observed
-                    .get()
-                    .is_some_and(|seen| now.saturating_duration_since(seen) >= idle),
+            let observed = core.observed.get();
+            cursor.look = match (what, observed) {
+                (Trim::All, _) => Look::ReleaseAll,
+                (Trim::IdleSince(_), None) => Look::Note,
+                (Trim::IdleSince(idle), Some(seen)) => {
+                    if now.saturating_duration_since(seen) >= idle {
+                        Look::ReleaseSeen
+                    } else {
+                        Look::Skip
+                    }
+                }
             };
-            cursor.release = old_enough;
-            cursor.all = what == Trim::All;
-            if old_enough || core.observed.get().is_none() {
+            if cursor.look != Look::Skip {
                 core.observed.set(Some(now));
             }
         }
@@ -60,7 +65,7 @@ impl Heap {
         let done = core.with_segments(|segments| {
             while let Some(&segment) = segments.get(cursor.segment) {
                 cursor.segment += 1;
-                trim_segment(segment, cursor, trimmed);
+                trim_segment(segment, cursor.look, trimmed);
                 if slice.elapsed() >= longest {
                     return false;
                 }
@@ -91,26 +96,36 @@ impl Heap {
 #[derive(Debug, Default)]
 pub struct TrimCursor {
     segment: usize,
-    release: bool,
-    all: bool,
+    look: Look,
 }
 
-fn trim_segment(segment: SegmentRef, cursor: &TrimCursor, trimmed: &mut Trimmed) {
+/// What a trim does with idle pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Look {
+    /// Nothing: the last look was too short a time ago.
+    #[default]
+    Skip,
+    /// Notes which they are: nobody knows since when.
+    Note,
+    /// Gives back those that were noted at the last look and not used since, and notes the others.
+    ReleaseSeen,
+    ReleaseAll,
+}
+
+fn trim_segment(segment: SegmentRef, look: Look, trimmed: &mut Trimmed) {
+    if look == Look::Skip {
+        return;
+    }
     let slabs = segment.assigned().chain(segment.unused_resident());
     for slab in slabs {
         let idle = slab.idle_pages();
-        if cursor.release {
-            let pages = if cursor.all {
-                idle
-            } else {
-                idle & slab.seen_idle()
-            };
-            trimmed.returned_bytes += segment.release_pages(slab, pages) as u64;
-            slab.see_idle(idle & !pages);
-        } else {
-            // The first look after a while only notes what is idle.
-            slab.see_idle(idle);
-        }
+        let pages = match look {
+            Look::Skip | Look::Note => 0,
+            Look::ReleaseSeen => idle & slab.seen_idle(),
+            Look::ReleaseAll => idle,
+        };
+        trimmed.returned_bytes += segment.release_pages(slab, pages) as u64;
+        slab.see_idle(idle & !pages);
     }
 }
 
