@@ -177,6 +177,18 @@ impl Heap {
                 });
             }
         });
+        // A type can have two rows: one for its objects, and one for its external bytes.
+        types.sort_by_key(|row: &TypeCount| row.name);
+        types.dedup_by(|row, of| {
+            let same = row.name == of.name;
+            if same {
+                of.objects += row.objects;
+                of.bytes += row.bytes;
+                of.external_bytes += row.external_bytes;
+                of.cyclic |= row.cyclic;
+            }
+            same
+        });
         types.sort_by_key(|row| (Reverse(row.objects), Reverse(row.external_bytes), row.name));
         Census { types }
     }
