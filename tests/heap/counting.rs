@@ -24,7 +24,7 @@ traced! {
 
 fn noisy(heap: &Heap, log: &Log, name: &'static str) -> Gc<Noisy> {
     let log = log.clone();
-    heap.alloc(Noisy { name, log }).unwrap()
+    heap.alloc(Noisy { name, log }).expect("no limit is set")
 }
 
 #[test]
@@ -166,7 +166,7 @@ traced! {
 fn list(heap: &Heap, length: usize) -> Option<Gc<Node>> {
     let mut head = None;
     for _ in 0..length {
-        head = Some(heap.alloc(Node { next: head }).unwrap());
+        head = Some(heap.alloc(Node { next: head }).expect("no limit is set"));
     }
     head
 }
@@ -175,7 +175,7 @@ fn tree(heap: &Heap, depth: u32) -> Option<Gc<Tree>> {
     let below = depth.checked_sub(1)?;
     let left = tree(heap, below);
     let right = tree(heap, below);
-    Some(heap.alloc(Tree { left, right }).unwrap())
+    Some(heap.alloc(Tree { left, right }).expect("no limit is set"))
 }
 
 #[test]

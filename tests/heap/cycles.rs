@@ -31,7 +31,7 @@ traced! {
 
 fn node(heap: &Heap, name: &'static str) -> Gc<Node> {
     let next = Link::none();
-    heap.alloc(Node { name, next }).unwrap()
+    heap.alloc(Node { name, next }).expect("no limit is set")
 }
 
 fn ring(heap: &Heap, length: usize) -> Gc<Node> {
@@ -44,7 +44,7 @@ fn ring(heap: &Heap, length: usize) -> Gc<Node> {
                 name: "other",
                 next,
             })
-            .unwrap();
+            .expect("no limit is set");
     }
     last.next.set(Some(first));
     last
@@ -146,7 +146,7 @@ traced! {
         dropped: Dropped,
     }
     finalize |this| {
-        let next = this.next.get().unwrap();
+        let next = this.next.get().expect("it is a ring");
         let alive = this.others.0.borrow().iter().filter(|other| other.is_alive()).count();
         this.log.say(format!("finalize {}, next {}, weak {alive}", this.name, next.name));
     }

@@ -16,6 +16,8 @@ use filed::heap::{
     Options, Totals, traced,
 };
 
+use crate::unhurried;
+
 traced! {
     struct Node {
         next: Link<Node>,
@@ -31,12 +33,12 @@ traced! {
 
 fn node(heap: &Heap) -> Gc<Node> {
     let (next, others) = (Link::none(), GcCell::default());
-    heap.alloc(Node { next, others }).unwrap()
+    heap.alloc(Node { next, others }).expect("no limit is set")
 }
 
 fn large(heap: &Heap) -> Gc<Large> {
     let (next, bulk) = (Link::none(), [7; 128]);
-    heap.alloc(Large { next, bulk }).unwrap()
+    heap.alloc(Large { next, bulk }).expect("no limit is set")
 }
 
 /// A cycle of two that nobody holds.
@@ -288,7 +290,7 @@ fn what_only_frozen_objects_hold_survives() {
 
 #[test]
 fn young_garbage_is_collected_without_being_asked_for() {
-    let heap = Heap::new();
+    let heap = unhurried();
     let (events, _) = record(&heap);
     let mut most = 0;
     for _ in 0..20_000 {
@@ -355,7 +357,7 @@ impl Churn {
 
     fn turn(&mut self) {
         self.add();
-        let old = self.kept.pop_front().unwrap();
+        let old = self.kept.pop_front().expect("some are kept");
         drop(old);
     }
 
@@ -374,6 +376,7 @@ fn garbage_in_the_oldest_generation_stays_within_the_published_bound() {
         garbage_floor_bytes: 1 << 20,
         // As little as possible in each slice: the bound holds by the number of slices.
         slice: Duration::ZERO,
+        longest_young: Duration::MAX,
         ..Options::default()
     });
     churn.heap.set_thresholds(100, 2, 10);
@@ -416,6 +419,7 @@ fn the_rule_of_the_quarter_collects_by_objects_instead() {
     let mut churn = Churn::new(Options {
         oldest_rule: OldestRule::Quarter,
         slice: Duration::MAX,
+        longest_young: Duration::MAX,
         ..Options::default()
     });
     churn.heap.set_thresholds(100, 1, 1);

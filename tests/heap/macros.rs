@@ -40,7 +40,9 @@ traced! {
 fn through<T: Trace>(value: impl FnOnce(Gc<Node<T>>) -> T) -> (u64, u64) {
     let heap = Heap::new();
     let value_of = GcCell::new(None);
-    let node = heap.alloc(Node { value: value_of }).unwrap();
+    let node = heap
+        .alloc(Node { value: value_of })
+        .expect("no limit is set");
     assert!(Heap::is_tracked(&node));
     let inside = value(node.clone());
     node.value.replace(Some(inside));

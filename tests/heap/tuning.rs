@@ -3,19 +3,23 @@
 
 use filed::heap::{Gc, Generation, Heap, Link, traced};
 
+use crate::unhurried;
+
 traced! {
     struct Node { next: Link<Node> }
 }
 
 /// A cycle of one that nobody holds.
 fn garbage(heap: &Heap) {
-    let node = heap.alloc(Node { next: Link::none() }).unwrap();
+    let node = heap
+        .alloc(Node { next: Link::none() })
+        .expect("no limit is set");
     node.next.set(Some(node.clone()));
 }
 
 #[test]
 fn thresholds_are_set_and_restored() {
-    let heap = Heap::new();
+    let heap = unhurried();
     let before = heap.thresholds();
     assert_eq!(before, (700, 10, 10));
     heap.set_thresholds(1000, 15, 20);
@@ -33,7 +37,7 @@ fn thresholds_are_set_and_restored() {
 
 #[test]
 fn a_collection_starts_with_the_object_beyond_the_threshold() {
-    let heap = Heap::new();
+    let heap = unhurried();
     heap.set_thresholds(50, 10, 10);
     for _ in 0..50 {
         garbage(&heap);
@@ -47,7 +51,7 @@ fn a_collection_starts_with_the_object_beyond_the_threshold() {
 #[test]
 fn the_middle_threshold_says_how_many_young_collections_make_one_of_the_middle() {
     for (middle, expected) in [(1, 2), (4, 5)] {
-        let heap = Heap::new();
+        let heap = unhurried();
         heap.set_thresholds(10, middle, 10);
         while heap.stats().generations[1].collections == 0 {
             garbage(&heap);
@@ -58,7 +62,7 @@ fn the_middle_threshold_says_how_many_young_collections_make_one_of_the_middle()
 
 #[test]
 fn a_threshold_of_zero_turns_automatic_collection_off() {
-    let heap = Heap::new();
+    let heap = unhurried();
     heap.set_thresholds(0, 10, 10);
     for _ in 0..10_000 {
         garbage(&heap);
@@ -76,7 +80,7 @@ fn a_threshold_of_zero_turns_automatic_collection_off() {
 
 #[test]
 fn disabled_nothing_is_collected_but_what_is_asked_for() {
-    let heap = Heap::new();
+    let heap = unhurried();
     assert!(heap.is_enabled());
     heap.disable();
     assert!(!heap.is_enabled());
@@ -97,7 +101,7 @@ fn disabled_nothing_is_collected_but_what_is_asked_for() {
 /// As PHP does: looking where there is nothing to be found is put off.
 #[test]
 fn collections_that_find_nothing_become_rare_until_one_finds_something() {
-    let heap = Heap::new();
+    let heap = unhurried();
     heap.set_thresholds(100, 0, 0);
     let mut kept: Vec<Gc<Node>> = Vec::new();
     for _ in 0..20_000 {
