@@ -198,7 +198,9 @@ impl Core {
 
     fn epoch_is_due(&self) -> bool {
         let thresholds = self.statistics.thresholds.get();
-        if !self.statistics.enabled.get() || thresholds.0 == 0 || thresholds.2 == 0 {
+        let enabled = self.statistics.enabled.get();
+        let off = !enabled && !self.statistics.bounded.get();
+        if off || thresholds.0 == 0 || thresholds.2 == 0 {
             return false;
         }
         if self.epoch.again.get() {

@@ -43,12 +43,15 @@ impl Drop for Batch {
 /// collection of everything starts, which the following units advance by a slice
 /// each.
 ///
-/// While it exists automatic collection is off, as is the thread's right:
-/// unless a unit makes so much garbage that the bound on it would be exceeded.
+/// While it exists automatic collection is off, unless a unit makes so much
+/// garbage that the bound on it would be exceeded: then an incremental
+/// collection starts within the unit. A heap that was disabled before is not
+/// kept within the bound.
 #[derive(Debug)]
 pub struct Units {
     heap: Heap,
     was_enabled: bool,
+    was_bounded: bool,
     middle_every: u64,
     old_every: u64,
     done: u64,
@@ -58,10 +61,14 @@ pub struct Units {
 impl Units {
     fn new(heap: &Heap) -> Self {
         let was_enabled = heap.is_enabled();
+        let bounded = &heap.core().statistics.bounded;
+        let was_bounded = bounded.get();
+        bounded.set(was_bounded || was_enabled);
         heap.disable();
         Self {
             heap: heap.clone(),
             was_enabled,
+            was_bounded,
             middle_every: 10,
             old_every: 100,
             done: 0,
@@ -121,6 +128,7 @@ impl Units {
 
 impl Drop for Units {
     fn drop(&mut self) {
+        self.heap.core().statistics.bounded.set(self.was_bounded);
         self.heap.set_enabled(self.was_enabled);
     }
 }

@@ -287,6 +287,8 @@ type Callback = Rc<dyn Fn(&CollectionEvent)>;
 /// Where a heap counts.
 pub(super) struct Statistics {
     pub(super) enabled: Cell<bool>,
+    /// Automatic collection is off, except for what the bound on garbage asks for.
+    pub(super) bounded: Cell<bool>,
     /// Thresholds of the generations; 0 turns automatic collection off.
     pub(super) thresholds: Cell<(u32, u32, u32)>,
     /// Collections of generation 0 since the last of 1, and of 1 since the last of 2.
@@ -301,6 +303,7 @@ impl Statistics {
     pub(super) fn new() -> Self {
         Self {
             enabled: Cell::new(true),
+            bounded: Cell::new(false),
             thresholds: Cell::new((700, 10, 10)),
             passes: Cell::new((0, 0)),
             counted: RefCell::default(),
