@@ -205,7 +205,8 @@ impl Heap {
         core.freeze_slabs(true);
     }
 
-    /// Gives the objects that were set aside back, as the oldest generation.
+    /// Gives the objects that were set aside back. Those that a collection was
+    /// to look at come back as the oldest generation, the others as they were.
     pub fn unfreeze(&self) {
         let core = self.core();
         core.freeze_slabs(false);
