@@ -191,6 +191,7 @@ fn a_list_of_ten_million_is_dropped_without_recursion() {
 
 #[test]
 fn a_ring_of_a_million_is_collected_without_recursion() {
+    let _large = large();
     let heap = Heap::new();
     let last = heap.alloc(Ring { next: Link::none() }).unwrap();
     let mut first = last.clone();
@@ -208,6 +209,7 @@ fn a_ring_of_a_million_is_collected_without_recursion() {
 /// No clock is asked: with a slice of no length each moment does the least it can.
 #[test]
 fn a_large_drop_is_cut_into_small_slices() {
+    let _large = large();
     const OBJECTS: u64 = (1 << 20) - 1;
     for shape in ["list", "tree"] {
         let heap = Heap::with(Options {
@@ -237,6 +239,7 @@ fn a_large_drop_is_cut_into_small_slices() {
 
 #[test]
 fn a_drain_frees_at_once_what_a_large_drop_left() {
+    let _large = large();
     let heap = Heap::new();
     let tree = tree(&heap, 20);
     drop(tree);
@@ -249,6 +252,7 @@ fn a_drain_frees_at_once_what_a_large_drop_left() {
 
 #[test]
 fn allocations_work_off_what_a_large_drop_left() {
+    let _large = large();
     let heap = Heap::new();
     drop(tree(&heap, 18));
     assert!(heap.stats().queued_objects > 0);
@@ -270,6 +274,7 @@ impl Drop for Counted {
 /// Without a heap there are no later moments at which the rest could be freed.
 #[test]
 fn a_large_drop_after_the_heap_has_gone_leaves_nothing() {
+    let _large = large();
     traced! {
         struct Chained {
             next: Option<Gc<Chained>>,

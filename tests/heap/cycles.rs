@@ -226,7 +226,7 @@ fn phoenix(heap: &Heap, name: &'static str, log: &Log, nest: &Saved) -> Gc<Phoen
         nest: Nest(Rc::clone(nest)),
         next: Link::none(),
     })
-    .unwrap()
+    .expect("no limit is set")
 }
 
 #[test]

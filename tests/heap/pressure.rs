@@ -197,6 +197,7 @@ fn limited(limit: u64) -> Heap {
 
 #[test]
 fn a_heap_over_its_limit_refuses_and_goes_on() {
+    let _large = large();
     let heap = limited(4 * MIB);
     let mut nodes = Vec::new();
     let full = loop {
@@ -233,6 +234,7 @@ fn a_heap_over_its_limit_refuses_and_goes_on() {
 
 #[test]
 fn a_heap_at_its_limit_collects_before_it_refuses() {
+    let _large = large();
     let heap = limited(4 * MIB);
     heap.disable();
     let causes = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
@@ -276,6 +278,7 @@ fn a_refused_value_is_dropped_and_what_it_held_freed() {
 
 #[test]
 fn external_bytes_count_against_the_limit() {
+    let _large = large();
     let heap = limited(4 * MIB);
     let holder = |bytes: u64| {
         let bulk = External::new(&heap, vec![0; bytes as usize])?;
@@ -341,6 +344,7 @@ fn a_type_of_objects_and_of_external_bytes_is_in_the_census_once() {
 /// keep any amount of memory.
 #[test]
 fn external_bytes_start_collections() {
+    let _large = large();
     let heap = Heap::with(Options {
         slice: Duration::MAX,
         longest_young: Duration::MAX,

@@ -7,7 +7,7 @@ use filed::heap::{
     Census, Gc, Generation, GroupBy, Heap, Link, ObjectId, Options, SiteCount, Trim, traced,
 };
 
-use crate::alone;
+use crate::{alone, large};
 
 traced! {
     struct Node { next: Link<Node>, bulk: [u64; 6] }
@@ -236,7 +236,7 @@ fn all_allocations_are_noted_between_start_and_stop() {
 /// The estimate of a line's bytes from samples of one in 4 KiB.
 fn estimate(heap: &Heap, line: u32) -> (f64, f64) {
     let sites = heap.snapshot("now").sites(GroupBy::Line);
-    let of = at_line(&sites, line).unwrap();
+    let of = at_line(&sites, line).expect("it is noted");
     (of.bytes as f64, of.total_bytes as f64)
 }
 
@@ -250,6 +250,7 @@ fn sampled_heap() -> Heap {
 /// With 4,000 samples the estimate is off by more than an eighth once in 10^14 runs.
 #[test]
 fn a_sample_tells_how_much_each_site_has_allocated() {
+    let _large = large();
     const NUMBERS: u64 = 1 << 20;
     const BYTES: f64 = (16 * NUMBERS) as f64;
     let heap = sampled_heap();
@@ -286,6 +287,7 @@ fn a_sample_is_right_however_often_the_heap_has_a_moment() {
 
 #[test]
 fn sampling_can_be_turned_off() {
+    let _large = large();
     let heap = sampled_heap();
     heap.set_sampling(0);
     let _numbers = numbers(&heap, 100_000);
@@ -319,6 +321,7 @@ fn holders_and_what_is_held_can_be_looked_up() {
 
 #[test]
 fn the_peak_is_remembered_until_it_is_reset() {
+    let _large = large();
     let heap = Heap::new();
     drop(numbers(&heap, 1 << 20));
     let stats = heap.stats();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use filed::heap::{Cause, Gc, GcCell, Generation, Heap, Link, Options, Units, traced};
 
-use crate::unhurried;
+use crate::{large, unhurried};
 
 traced! {
     struct Record { id: u64, relations: GcCell<Vec<Gc<Relation>>> }
@@ -93,6 +93,7 @@ fn serve(heap: &Heap, requests: u64, cycles: Cycles, mut check: impl FnMut(&Unit
 
 #[test]
 fn after_two_thousand_requests_nothing_is_left_of_them() {
+    let _large = large();
     for cycles in [Cycles::No, Cycles::Yes] {
         let heap = Heap::new();
         let kept = keep(&heap, 100_000);
@@ -197,6 +198,7 @@ fn a_unit_ends_by_a_panic_too() {
 /// The pass of a unit looks at what the unit left, and not at what stays.
 #[test]
 fn a_pass_costs_the_same_beside_a_heap_a_hundred_times_as_large() {
+    let _large = large();
     let candidates = |kept: usize| {
         let heap = Heap::with(Options {
             longest_young: Duration::MAX,
@@ -219,4 +221,39 @@ fn a_pass_costs_the_same_beside_a_heap_a_hundred_times_as_large() {
     let small = candidates(1000);
     assert!(small > 0);
     assert_eq!(candidates(100_000), small);
+}
+
+#[test]
+fn a_unit_that_makes_very_much_garbage_stays_within_the_bound() {
+    traced! {
+        struct Large { next: Link<Large>, bulk: [u64; 128] }
+    }
+    let most_within_a_unit = |enabled: bool| {
+        let heap = Heap::with(Options {
+            garbage_floor_bytes: 1 << 20,
+            slice: Duration::MAX,
+            ..Options::default()
+        });
+        if !enabled {
+            heap.disable();
+        }
+        let mut units = heap.units();
+        let _unit = units.unit();
+        let mut most = 0;
+        for _ in 0..10_000 {
+            let (next, bulk) = (Link::none(), [1; 128]);
+            let large = heap.alloc(Large { next, bulk }).unwrap();
+            large.next.set(Some(large.clone()));
+            assert_eq!(large.bulk[0], 1);
+            drop(large);
+            most = heap.stats().live_bytes.max(most);
+        }
+        assert_eq!(heap.stats().generations[0].collections, 0);
+        (most, heap.stats().garbage_bound_bytes)
+    };
+    let (most, bound) = most_within_a_unit(true);
+    assert!(most <= bound, "{most} of {bound}");
+    // Somebody who has turned collection off gets what was asked for.
+    let (most, _) = most_within_a_unit(false);
+    assert!(most > 10 << 20, "{most}");
 }
