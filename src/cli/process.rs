@@ -461,27 +461,29 @@ impl Summary {
         }
     }
 
-    fn cache(&self) -> String {
-        let asked = Count(self.index_questions);
-        match self.cache_hit_rate {
-            None => format!("nothing was known, the index was asked {asked} times"),
-            Some(rate) => format!(
-                "had {:.1} % of {} known pieces, the index was asked {asked} times",
-                rate * 100.0,
-                Count(self.cache_hits + self.cache_loaded)
-            ),
-        }
+    /// What the cache did; nothing where no piece was known.
+    fn cache(&self) -> Option<String> {
+        Some(format!(
+            "had {:.1} % of {} known pieces, the index was asked {} times",
+            self.cache_hit_rate? * 100.0,
+            Count(self.cache_hits + self.cache_loaded),
+            Count(self.index_questions)
+        ))
     }
 
-    fn heap(&self) -> String {
+    /// What the heap did; nothing where there was nothing on it.
+    fn heap(&self) -> Option<String> {
+        if self.live_objects == 0 && self.collections == [0; 3] {
+            return None;
+        }
         let [young, middle, old] = self.collections.map(Count);
-        format!(
+        Some(format!(
             "{} objects in {}, {young} + {middle} + {old} collections, pauses {:.2} ms at most, {:.2} ms in all",
             Count(self.live_objects),
             Size(self.live_bytes),
             self.longest_pause_us as f64 / 1e3,
             self.total_pause_us as f64 / 1e3
-        )
+        ))
     }
 
     fn table(&self, tally: &Tally, store: &Path) -> String {
@@ -538,11 +540,12 @@ impl Summary {
                 ),
             ),
             ("modes", modes),
-            ("cache", self.cache()),
-            ("heap", self.heap()),
+            ("cache", self.cache().unwrap_or_default()),
+            ("heap", self.heap().unwrap_or_default()),
             ("store", show_path(store).to_string()),
         ];
         rows.iter()
+            .filter(|(_, value)| !value.is_empty())
             .map(|(key, value)| format!("{key:<8}{}\n", value.trim_end()))
             .collect()
     }

@@ -193,6 +193,13 @@ impl Outcome {
         std::str::from_utf8(&self.stdout).expect("stdout is not UTF-8")
     }
 
+    /// The first words of standard output's lines: the rows of a table.
+    #[track_caller]
+    pub(crate) fn rows(&self) -> Vec<&str> {
+        let lines = self.text().lines();
+        lines.filter_map(|line| line.split(' ').next()).collect()
+    }
+
     /// The messages on stderr, one in each line, without the program's name in front.
     #[track_caller]
     pub(crate) fn messages(&self) -> Vec<&str> {
