@@ -271,7 +271,6 @@ impl<'run> Worker<'run> {
         }
         let head = head_bytes(&self.crew.method);
         let (length, last) = self.read(stream, index, head)?;
-        let digest = self.digest(index, head, length);
         self.scan(head, index);
         let plan = &mut self.plan;
         let Some(tools) = &mut self.tools else {
@@ -281,6 +280,7 @@ impl<'run> Worker<'run> {
         stream
             .in_turn(index, |cutting| plan.cut(cutting, room, head, last))
             .ok_or(ChunkError::Abandoned)?;
+        let digest = self.look_up_and_digest(index, head, length)?;
         let mut done = ChunkDone {
             items: Vec::with_capacity(self.plan.steps.len()),
             digest,
@@ -290,7 +290,6 @@ impl<'run> Worker<'run> {
             new_bytes: 0,
             last,
         };
-        self.look_up()?;
         for at in 0..self.plan.steps.len() {
             match self.plan.steps[at] {
                 Step::Hole(bytes) => done.items.push(Item::Hole(bytes as u64)),
@@ -419,10 +418,16 @@ impl<'run> Worker<'run> {
         }
     }
 
-    /// Digests the chunk's pieces and asks for all that nobody has claimed, at once.
-    fn look_up(&mut self) -> Result<(), StoreError> {
+    /// Digests the chunk's pieces and asks for all that nobody has claimed, at once. While another
+    /// thread looks, digests the chunk as a part of its file, and gives that.
+    fn look_up_and_digest(
+        &mut self,
+        index: u64,
+        head: usize,
+        length: usize,
+    ) -> Result<Option<super::digest::ChunkDigest>, StoreError> {
         let Some(tools) = &self.tools else {
-            return Ok(());
+            return Ok(None);
         };
         let mut asked = Vec::new();
         let mut steps = Vec::new();
@@ -436,13 +441,15 @@ impl<'run> Worker<'run> {
                 steps.push(at);
             }
         }
-        let places = self.asker.find(&asked)?;
+        let asked = self.asker.ask(&asked)?;
+        let digest = self.digest(index, head, length);
+        let places = asked.answer()?;
         for (at, place) in steps.into_iter().zip(places) {
             if let Step::Piece { known, .. } = &mut self.plan.steps[at] {
                 *known = place;
             }
         }
-        Ok(())
+        Ok(digest)
     }
 
     /// Enters a piece of the chunk into `done`: as one the store has, or as a new one of this frame.

@@ -51,7 +51,8 @@ impl Reply {
         self.given.notify_one();
     }
 
-    fn wait(&self) -> Option<Answer> {
+    /// Waits for the answer; none if nobody will give it any more.
+    pub(super) fn wait(&self) -> Option<Answer> {
         let mut answer = lock(&self.answer);
         loop {
             if let Some(answer) = answer.take() {
@@ -97,11 +98,11 @@ impl Inbox {
         self.came.notify_all();
     }
 
-    /// Asks and waits; none if nobody will answer any more.
-    pub(super) fn ask(&self, pieces: Vec<PieceId>, reply: &Arc<Reply>) -> Option<Answer> {
+    /// Asks; the answer is to be waited for. False if nobody will answer any more.
+    pub(super) fn ask(&self, pieces: Vec<PieceId>, reply: &Arc<Reply>) -> bool {
         let mut state = lock(&self.state);
         if !state.open {
-            return None;
+            return false;
         }
         state.asks.push_back(Ask {
             pieces,
@@ -109,7 +110,7 @@ impl Inbox {
         });
         drop(state);
         self.came.notify_one();
-        reply.wait()
+        true
     }
 
     /// Adds to the orders that have not been carried out yet.

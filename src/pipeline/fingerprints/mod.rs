@@ -188,6 +188,14 @@ impl<'store> Fingerprints<'store> {
         last.unwrap_or_else(|| self.totals.now())
     }
 
+    fn ended(&self) -> StoreError {
+        StoreError::Io {
+            action: "look up pieces of",
+            path: self.store.root().to_owned(),
+            source: std::io::Error::other("the cache's thread has ended"),
+        }
+    }
+
     /// The thread that owns the heap.
     fn serve(&self) {
         let _closing = Closing(&self.inbox);
@@ -279,15 +287,24 @@ pub struct Asker<'a, 'store> {
     reply: Arc<inbox::Reply>,
 }
 
-impl Asker<'_, '_> {
+impl<'a, 'store> Asker<'a, 'store> {
     /// Where each of these pieces is, if the store has it.
     ///
     /// # Errors
     ///
     /// When the index cannot be asked, or the cache's thread is gone.
     pub fn find(&self, pieces: &[PieceId]) -> Result<Vec<Option<PiecePlace>>, StoreError> {
+        self.ask(pieces)?.answer()
+    }
+
+    /// Asks where these pieces are. The answer may be fetched later: so that this thread has something
+    /// to do while another looks.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be asked, or the cache's thread is gone.
+    pub fn ask(&self, pieces: &[PieceId]) -> Result<Asked<'_, 'store>, StoreError> {
         let of = self.of;
-        let mut places = vec![None; pieces.len()];
         // Up to the first piece that somebody knows this thread asks by itself.
         let mut first = 0;
         while let Some(id) = pieces.get(first) {
@@ -297,17 +314,50 @@ impl Asker<'_, '_> {
             of.counts.asked.fetch_add(1, Ordering::Relaxed);
             first += 1;
         }
-        if first < pieces.len() {
-            let rest = of.inbox.ask(pieces[first..].to_vec(), &self.reply);
-            let rest = rest.unwrap_or_else(|| {
-                Err(StoreError::Io {
-                    action: "look up pieces of",
-                    path: of.store.root().to_owned(),
-                    source: std::io::Error::other("the cache's thread has ended"),
-                })
-            })?;
-            places[first..].copy_from_slice(&rest);
+        let open = first < pieces.len();
+        if open && !of.inbox.ask(pieces[first..].to_vec(), &self.reply) {
+            return Err(of.ended());
+        }
+        Ok(Asked {
+            known: vec![None; first],
+            open: open.then_some(self),
+        })
+    }
+
+    fn wait(&self) -> Result<Vec<Option<PiecePlace>>, StoreError> {
+        self.reply.wait().unwrap_or_else(|| Err(self.of.ended()))
+    }
+}
+
+/// A question that was asked; its answer has to be waited for, and is when this is dropped.
+#[must_use = "asking without fetching the answer only costs time"]
+pub struct Asked<'a, 'store> {
+    /// What the asking thread knew by itself.
+    known: Vec<Option<PiecePlace>>,
+    /// Whose rest the cache's thread answers, if there is one.
+    open: Option<&'a Asker<'a, 'store>>,
+}
+
+impl Asked<'_, '_> {
+    /// Waits for the answer: where each piece is, if the store has it.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be asked, a pack not read, or the cache's thread is gone.
+    pub fn answer(mut self) -> Result<Vec<Option<PiecePlace>>, StoreError> {
+        let mut places = std::mem::take(&mut self.known);
+        if let Some(asker) = self.open.take() {
+            places.extend(asker.wait()?);
         }
         Ok(places)
+    }
+}
+
+impl Drop for Asked<'_, '_> {
+    fn drop(&mut self) {
+        // Else the next question would get this answer.
+        if let Some(asker) = self.open.take() {
+            let _ = asker.wait();
+        }
     }
 }
