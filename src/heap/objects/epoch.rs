@@ -448,8 +448,10 @@ impl Core {
             Phase::Release => 3 * members,
             Phase::Dispose => 2 * u64::from(epoch.disposal.len()),
         };
-        // All that was allocated since the last epoch started may have become garbage.
-        let allowed = self.garbage_bound().saturating_sub(epoch.owed.get());
+        // All that was allocated since the last epoch started may have become garbage. A little is
+        // kept for what the last slices are late, as they come between two objects only.
+        let bound = self.garbage_bound();
+        let allowed = (bound - bound / 16).saturating_sub(epoch.owed.get());
         let units = u64::from(epoch.last_units.get().max(16));
         let bytes = allowed.saturating_mul(units) / left.max(1);
         let bytes = i64::try_from(bytes).unwrap_or(WIDEST);
