@@ -225,6 +225,7 @@ fn a_pass_costs_the_same_beside_a_heap_a_hundred_times_as_large() {
 
 #[test]
 fn a_unit_that_makes_very_much_garbage_stays_within_the_bound() {
+    let _large = large();
     traced! {
         struct Large { next: Link<Large>, bulk: [u64; 128] }
     }
