@@ -502,6 +502,56 @@ fn an_incremental_collection_runs_between_the_steps_of_the_program() {
     assert_eq!(length, 1000);
 }
 
+/// Moving a handle changes no count: the collector knows of it by the cells alone.
+#[test]
+fn what_is_moved_about_during_a_collection_survives_it() {
+    // How handles are moved: out of where, and to where.
+    type Move = fn(&Gc<Node>, &Gc<Node>) -> Option<Gc<Node>>;
+    let moves: [(&str, Move); 4] = [
+        ("out of a link", |from, _| from.next.take()),
+        ("out of a cell", |from, _| from.others.borrow_mut().pop()),
+        ("from a link to a cell", |from, to| {
+            to.others.borrow_mut().extend(from.next.take());
+            None
+        }),
+        ("from a cell to a link", |from, to| {
+            to.next.set(from.others.borrow_mut().pop());
+            None
+        }),
+    ];
+    for (what, moved) in moves {
+        for slices in 0..30 {
+            let heap = Heap::with(Options {
+                slice: Duration::ZERO,
+                ..Options::default()
+            });
+            heap.disable();
+            // Each holder holds two objects, one of them by its link.
+            let holders: Vec<_> = (0..40).map(|_| node(&heap)).collect();
+            for holder in &holders {
+                holder.next.set(Some(node(&heap)));
+                holder.others.borrow_mut().push(node(&heap));
+                touch(holder);
+            }
+            heap.start_collection();
+            for _ in 0..slices {
+                heap.collect_slice();
+            }
+            let mut kept = Vec::new();
+            // Forwards and backwards in the order in which the collector looks at them.
+            for (from, to) in (0..10).zip(20..30).chain((30..40).zip(10..20)) {
+                // What is there already would be let go of.
+                kept.extend(holders[to].next.take());
+                kept.extend(moved(&holders[from], &holders[to]));
+            }
+            while heap.collect_slice() {}
+            heap.collect(Generation::Old);
+            assert_eq!(heap.stats().live_objects, 120, "{what} after {slices}");
+            assert!(kept.iter().all(|of| Gc::count(of) == 1));
+        }
+    }
+}
+
 #[test]
 fn a_collection_because_memory_is_short_is_whole_and_says_so() {
     let heap = manual();
