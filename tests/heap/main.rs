@@ -14,6 +14,7 @@ mod many_pieces;
 mod pressure;
 mod profiling;
 mod records;
+mod small_graphs;
 mod tuning;
 mod units;
 mod weak_cache;

@@ -901,8 +901,7 @@ impl Core {
             return;
         }
         if object.has(flag::MEMBER) {
-            object.set(flag::TOUCHED | flag::QUIET);
-            self.epoch.blacken(object);
+            self.epoch.touch(object);
         } else {
             if self.is_frozen(object) {
                 object.set_generation(3);

@@ -122,19 +122,33 @@ impl Epoch {
         self.members.held_bytes() + self.stack.held_bytes() + self.disposal.held_bytes()
     }
 
+    /// Whether members have been looked at. Before, what happens to one is seen when it is.
+    #[inline]
+    fn has_looked(&self) -> bool {
+        self.phase.get() > Phase::Enroll
+    }
+
     /// Takes a member to be alive, if that is not decided yet.
     #[inline]
     pub(super) fn blacken(&self, object: Object) {
-        if !object.has(flag::BLACK) && self.phase.get() <= Phase::Black {
+        if !object.has(flag::BLACK) && self.has_looked() && self.phase.get() <= Phase::Black {
             object.set(flag::BLACK);
             self.stack.push(object.links().index.get());
+        }
+    }
+
+    /// A handle to a member was dropped: takes it to be alive, and for a candidate afterwards.
+    pub(super) fn touch(&self, object: Object) {
+        if self.has_looked() {
+            object.set(flag::TOUCHED | flag::QUIET);
+            self.blacken(object);
         }
     }
 
     /// A weak reference to a member is upgraded: takes it to be alive, or says that it is garbage.
     pub(super) fn admit(&self, object: Object) -> bool {
         self.blacken(object);
-        object.has(flag::BLACK)
+        object.has(flag::BLACK) || !self.has_looked()
     }
 
     /// A member is freed.
@@ -187,9 +201,12 @@ impl Core {
 
     /// Does a slice of an epoch that is under way; whether one is afterwards.
     pub(super) fn slice_of_epoch(&self) -> bool {
+        self.do_slice(&Slice::start(self.options.get().slice))
+    }
+
+    pub(super) fn do_slice(&self, slice: &Slice) -> bool {
         if self.epoch.is_active() && self.busy.get() == 0 {
-            let slice = Slice::start(self.options.get().slice);
-            self.advance(&slice);
+            self.advance(slice);
             self.epoch.last_units.set(slice.units());
             self.note_pause(Pause::Generation(Generation::Old), slice.elapsed());
         }
@@ -314,11 +331,16 @@ impl Core {
                         if flags & flag::DOOMED != 0 || self.is_frozen(held) {
                             continue;
                         }
-                        if flags & flag::BUFFERED != 0 {
+                        let lost_a_handle = flags & flag::BUFFERED != 0;
+                        if lost_a_handle {
                             self.unbuffer(held);
                         }
                         let at = epoch.members.push(Some(held));
                         self.make_member(held, at);
+                        if lost_a_handle {
+                            // After the start: what was seen of its garbage may be of before.
+                            held.set(flag::TOUCHED);
+                        }
                     }
                     let trial = &held.links().trial;
                     trial.set(trial.get() + 1);

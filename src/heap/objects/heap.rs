@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::handle::Gc;
 use super::options::{HeapFull, OldestRule, Options};
-use super::stats::{Cause, CollectionEvent, Generation, HeapStats};
+use super::stats::{Cause, CollectionEvent, Generation, HeapStats, Slice};
 use super::trace::Trace;
 
 /// A heap of counted objects whose cycles are collected.
@@ -115,6 +115,13 @@ impl Heap {
     /// there is more to do.
     pub fn collect_slice(&self) -> bool {
         self.core().slice_of_epoch()
+    }
+
+    /// As [`Heap::collect_slice`], for so many units of work instead of a time:
+    /// a unit is about an object. What it does is the same each time, so tests
+    /// can stop a collection anywhere.
+    pub fn collect_units(&self, units: u32) -> bool {
+        self.core().do_slice(&Slice::of_units(units))
     }
 
     /// Whether an incremental collection is under way.

@@ -415,6 +415,8 @@ impl Statistics {
 pub(super) struct Slice {
     started: Instant,
     longest: Duration,
+    /// Units of work after which it is over, whatever the time.
+    most: u32,
     checks: Cell<u32>,
 }
 
@@ -425,7 +427,16 @@ impl Slice {
         Self {
             started: Instant::now(),
             longest,
+            most: u32::MAX,
             checks: Cell::new(0),
+        }
+    }
+
+    /// One that counts work instead of time.
+    pub(super) fn of_units(most: u32) -> Self {
+        Self {
+            most,
+            ..Self::endless()
         }
     }
 
@@ -436,11 +447,12 @@ impl Slice {
     /// Counts a unit of work; whether the time is up.
     #[inline]
     pub(super) fn is_over(&self) -> bool {
-        let checks = self.checks.get() + 1;
+        let checks = self.checks.get().wrapping_add(1);
         self.checks.set(checks);
-        checks.is_multiple_of(Self::BETWEEN_LOOKS)
-            && self.longest != Duration::MAX
-            && self.started.elapsed() >= self.longest
+        if self.longest == Duration::MAX {
+            return self.most != u32::MAX && checks >= self.most;
+        }
+        checks.is_multiple_of(Self::BETWEEN_LOOKS) && self.started.elapsed() >= self.longest
     }
 
     /// Units of work so far.
