@@ -7,6 +7,7 @@ mod cache;
 mod counting;
 mod cycles;
 mod generations;
+mod hostile;
 mod leaks;
 mod macros;
 #[path = "../../benches/many_pieces.rs"]

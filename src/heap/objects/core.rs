@@ -452,7 +452,7 @@ impl Core {
     /// Collects, because the limit would be exceeded; an error if it still would.
     #[cold]
     fn make_room(&self, more: u64) -> Result<(), HeapFull> {
-        if self.busy.get() == 0 && !self.orphan.get() {
+        if self.is_idle() && !self.orphan.get() {
             self.drain();
             self.collect_all(super::stats::Cause::Limit);
             self.release_claims();
@@ -549,7 +549,7 @@ impl Core {
 
     /// Does what is due at a moment.
     fn work(&self) {
-        if self.busy.get() > 0 || self.depth.get() > 0 {
+        if !self.is_idle() {
             return;
         }
         self.drain_slice();
@@ -565,6 +565,13 @@ impl Core {
     pub(super) fn info_of(&self, object: Object) -> &'static TypeInfo {
         let row = self.kinds.numbered(object.header().kind.get());
         row.info.expect("objects have rows of object types")
+    }
+
+    /// Whether a collection may run. Not while a value is dropped: what is left of it holds objects
+    /// that no member holds any more. And not in finalizers and callbacks.
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.busy.get() == 0 && self.depth.get() == 0
     }
 
     // Freeing.
@@ -751,9 +758,8 @@ impl Core {
             self.budget.set(budget - 1);
             return false;
         }
-        // The collector has no business with it any more.
         if object.has(flag::MEMBER) {
-            self.epoch.forget(object);
+            self.epoch.keep_queued(object);
         } else if object.has(flag::BUFFERED) {
             self.unbuffer(object);
         }
@@ -1010,7 +1016,7 @@ impl Core {
         {
             // SAFETY: it lives while it has an owner.
             let this = unsafe { core.as_ref() };
-            if this.busy.get() == 0 && this.depth.get() == 0 {
+            if this.is_idle() {
                 this.drain();
                 this.collect_all(super::stats::Cause::Close);
             }

@@ -151,6 +151,17 @@ impl Epoch {
         object.has(flag::BLACK) || !self.has_looked()
     }
 
+    /// A member waits to be freed. What it holds was counted as held by a member, so it stays one
+    /// that is alive until it is freed: its finalizer may still use what it holds.
+    pub(super) fn keep_queued(&self, object: Object) {
+        if self.has_looked() {
+            self.blacken(object);
+            object.clear(flag::TOUCHED);
+        } else {
+            self.forget(object);
+        }
+    }
+
     /// A member is freed.
     pub(super) fn forget(&self, object: Object) {
         self.members.set(object.links().index.get(), None);
@@ -205,7 +216,7 @@ impl Core {
     }
 
     pub(super) fn do_slice(&self, slice: &Slice) -> bool {
-        if self.epoch.is_active() && self.busy.get() == 0 {
+        if self.epoch.is_active() && self.is_idle() {
             self.advance(slice);
             self.epoch.last_units.set(slice.units());
             self.note_pause(Pause::Generation(Generation::Old), slice.elapsed());
@@ -482,7 +493,7 @@ impl Core {
 
     /// Does all that is left of an epoch under way.
     pub(super) fn finish_epoch(&self) {
-        if self.busy.get() == 0 {
+        if self.is_idle() {
             self.advance(&Slice::endless());
         }
     }
@@ -492,7 +503,7 @@ impl Core {
     /// An epoch under way is finished first, since it does not look for garbage made after its
     /// start.
     pub(super) fn collect_all(&self, cause: Cause) -> u64 {
-        if self.busy.get() > 0 {
+        if !self.is_idle() {
             return 0;
         }
         let endless = Slice::endless();

@@ -69,7 +69,7 @@ impl Heap {
     // Collecting.
 
     /// Collects a generation and those younger, at once; how many unreachable
-    /// objects were found. 0 during a finalizer or a callback.
+    /// objects were found. 0 during a finalizer, a callback or a drop.
     ///
     /// Two collections of [`Generation::Old`] leave nothing unreachable, except
     /// what finalizers made meanwhile.
@@ -79,7 +79,7 @@ impl Heap {
 
     pub(super) fn collect_for(&self, generation: Generation, cause: Cause) -> u64 {
         let core = self.core();
-        if core.busy.get() > 0 {
+        if !core.is_idle() {
             return 0;
         }
         core.drain();
@@ -103,7 +103,7 @@ impl Heap {
 
     pub(super) fn start_for(&self, cause: Cause) {
         let core = self.core();
-        if core.busy.get() == 0 && !core.epoch.is_active() {
+        if core.is_idle() && !core.epoch.is_active() {
             core.begin_epoch(cause);
             core.settle();
             core.pace_epoch();

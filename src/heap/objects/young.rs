@@ -73,7 +73,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     pub(super) fn collect_young(&self) {
-        if self.busy.get() > 0 || !self.statistics.enabled.get() {
+        if !self.is_idle() || !self.statistics.enabled.get() {
             self.fresh.set(0);
             return;
         }
