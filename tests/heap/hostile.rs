@@ -147,3 +147,57 @@ fn what_waits_to_be_freed_still_holds_what_it_holds() {
     assert_eq!(*log.borrow(), [42]);
     assert_eq!(heap.stats().live_objects, 0);
 }
+
+/// An object may hold one of another heap of the thread. Collections followed
+/// the handle, looked its type up among those of the wrong heap, and took it for
+/// an object of another type.
+#[test]
+fn collections_stay_on_their_heap() {
+    traced! {
+        struct Here {
+            there: Link<There>,
+            ring: Link<Here>,
+        }
+        struct There {
+            name: String,
+            list: Vec<Gc<Here>>,
+            ring: Link<There>,
+        }
+    }
+    let (here, there) = (Heap::new(), Heap::new());
+    let far = there
+        .alloc(There {
+            name: "far".into(),
+            list: Vec::new(),
+            ring: Link::none(),
+        })
+        .expect("no limit is set");
+    let near = here
+        .alloc(Here {
+            there: Link::to(far.clone()),
+            ring: Link::none(),
+        })
+        .expect("no limit is set");
+    near.ring.set(Some(near.clone()));
+    far.ring.set(Some(far.clone()));
+    for heap in [&here, &there] {
+        drop((near.clone(), far.clone()));
+        assert_eq!(heap.collect(Generation::Young), 0);
+        drop((near.clone(), far.clone()));
+        assert_eq!(heap.collect(Generation::Old), 0);
+        heap.start_collection();
+        while heap.collect_units(1) {
+            // Each is known to its own collector only.
+            near.there.set(Some(far.clone()));
+        }
+    }
+    let id = filed::heap::ObjectId::of(&near);
+    assert_eq!(here.referents(id).len(), 2);
+    assert_eq!((far.name.as_str(), far.list.len()), ("far", 0));
+    drop(far);
+    assert_eq!(there.collect(Generation::Old), 0);
+    drop(near);
+    assert_eq!(here.collect(Generation::Old), 1);
+    assert_eq!(there.collect(Generation::Old), 1);
+    assert_eq!(there.stats().live_objects, 0);
+}

@@ -266,7 +266,8 @@ impl Heap {
         let mut found = Vec::new();
         if let Some(object) = self.find(id) {
             core.each_edge(object, &mut Tracer::of_all(), |held| {
-                found.push(core.describe(held));
+                // It may be of another heap.
+                found.push(held.core().describe(held));
             });
         }
         found

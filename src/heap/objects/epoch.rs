@@ -306,6 +306,7 @@ impl Core {
     fn advance(&self, slice: &Slice) {
         self.busy.set(self.busy.get() + 1);
         let mut tracer = self.tracer.replace(Tracer::new());
+        tracer.hear_only_of(self);
         loop {
             let done = match self.epoch.phase.get() {
                 Phase::Idle => break,

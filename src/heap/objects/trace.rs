@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedList, VecDeque};
 use std::marker::PhantomData;
 
-use super::core::Object;
+use super::core::{Core, Object};
 use super::handle::Gc;
 
 /// A type whose values can be objects of a [`Heap`](super::Heap), or parts of them.
@@ -58,6 +58,9 @@ pub struct Tracer {
     watches: Option<Vec<u64>>,
     marks_cells: bool,
     all: bool,
+    /// Hears only of objects of this heap, if there is one here: those of another have other types
+    /// and places in other lists. To hold one of them counts as holding it from outside.
+    only_of: *const Core,
 }
 
 impl Tracer {
@@ -67,6 +70,7 @@ impl Tracer {
             watches: None,
             marks_cells: false,
             all: false,
+            only_of: std::ptr::null(),
         }
     }
 
@@ -76,6 +80,11 @@ impl Tracer {
             all: true,
             ..Self::new()
         }
+    }
+
+    /// One for the collections of a heap.
+    pub(super) fn hear_only_of(&mut self, core: *const Core) {
+        self.only_of = core;
     }
 
     /// For the incremental collector: notes in each cell that it has seen it.
@@ -98,7 +107,9 @@ impl Tracer {
 
     #[inline]
     pub(super) fn edge(&mut self, to: Object) {
-        self.edges.push(to);
+        if self.only_of.is_null() || std::ptr::eq(self.only_of, to.segment().core()) {
+            self.edges.push(to);
+        }
     }
 
     pub(super) fn watch(&mut self, id: u64) {

@@ -162,6 +162,7 @@ impl Core {
             return Some(found);
         }
         let mut tracer = self.tracer.replace(Tracer::new());
+        tracer.hear_only_of(self);
 
         // Counts the handles that members hold to each other.
         let mut at = 0;
