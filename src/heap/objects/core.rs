@@ -859,7 +859,7 @@ impl Core {
         }
         object.clear(flag::QUEUED);
         if object.has(flag::WEAK | flag::CALLBACK) {
-            self.clear_weak(object);
+            self.clear_weak(object, &[]);
         }
         if object.has(flag::FINALIZE) {
             object.clear(flag::FINALIZE);
@@ -876,7 +876,7 @@ impl Core {
             }
             // A finalizer may make weak references too.
             if object.has(flag::WEAK | flag::CALLBACK) {
-                self.clear_weak(object);
+                self.clear_weak(object, &[]);
             }
         }
         if object.has(flag::MEMBER) {

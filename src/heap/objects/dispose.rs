@@ -22,7 +22,7 @@ use super::stats::Slice;
 /// How far a disposal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// Callbacks whose watch is garbage as well are cancelled.
+    /// Callbacks whose watch is garbage as well are looked up: they are not called.
     Watches,
     Weak,
     /// Every object gets one count more, so that finalizers free nothing.
@@ -52,6 +52,8 @@ pub(super) struct Disposal {
     flags: Cell<u16>,
     step: Cell<Step>,
     cursor: Cell<u32>,
+    /// Ids of watches that are garbage, sorted from [`Step::Weak`] on.
+    muted: RefCell<Vec<u64>>,
     /// Objects freed since [`Disposal::take_gone`].
     gone: Cell<u64>,
     /// The heap has no handle and no object any more.
@@ -65,6 +67,7 @@ impl Disposal {
             flags: Cell::new(0),
             step: Cell::new(Step::Watches),
             cursor: Cell::new(0),
+            muted: RefCell::new(Vec::new()),
             gone: Cell::new(0),
             last_breath: Cell::new(false),
         }
@@ -101,6 +104,22 @@ impl Disposal {
         self.dead.get(cursor)
     }
 
+    /// As in CPython: the callback of a weak reference that is garbage itself is not called. One for
+    /// an object that is not garbage stays: a finalizer may save the watch.
+    fn look_up_watches(&self, slice: &Slice) -> bool {
+        let mut tracer = super::trace::Tracer::new();
+        while let Some(object) = self.next() {
+            tracer.want_watches();
+            (object.info().trace)(object, &mut tracer);
+            tracer.clear();
+            self.muted.borrow_mut().extend(tracer.take_watches());
+            if slice.is_over() {
+                return false;
+            }
+        }
+        true
+    }
+
     pub(super) fn held_bytes(&self) -> u64 {
         self.dead.held_bytes()
     }
@@ -118,19 +137,22 @@ impl Core {
         loop {
             match of.step.get() {
                 Step::Watches => {
-                    if has(flag::CALLBACK) && !self.cancel_watches(of, slice) {
+                    if has(flag::CALLBACK) && !of.look_up_watches(slice) {
                         return Disposed::Partly;
                     }
+                    of.muted.borrow_mut().sort_unstable();
                     of.go_to(Step::Weak);
                 }
                 Step::Weak => {
+                    let muted = of.muted.take();
                     while has(flag::WEAK | flag::CALLBACK)
                         && let Some(object) = of.next()
                     {
                         if object.has(flag::WEAK | flag::CALLBACK) {
-                            self.clear_weak(object);
+                            self.clear_weak(object, &muted);
                         }
                         if slice.is_over() {
+                            of.muted.replace(muted);
                             return Disposed::Partly;
                         }
                     }
@@ -143,6 +165,7 @@ impl Core {
                 Step::Hold => {
                     while let Some(object) = of.next() {
                         object.set_count(object.count() + 1);
+                        object.set(flag::HELD);
                         if slice.is_over() {
                             return Disposed::Partly;
                         }
@@ -201,25 +224,8 @@ impl Core {
         }
     }
 
-    /// As in CPython: the callback of a weak reference that is garbage itself is not called.
-    fn cancel_watches(&self, of: &Disposal, slice: &Slice) -> bool {
-        let mut tracer = super::trace::Tracer::new();
-        while let Some(object) = of.next() {
-            tracer.want_watches();
-            (object.info().trace)(object, &mut tracer);
-            tracer.clear();
-            for id in tracer.take_watches() {
-                drop(self.watches.cancel(id));
-            }
-            if slice.is_over() {
-                return false;
-            }
-        }
-        true
-    }
-
     fn undoom(&self, of: &Disposal, object: Object, generation: u16) {
-        object.clear(flag::DOOMED | flag::QUIET);
+        object.clear(flag::DOOMED | flag::HELD | flag::QUIET);
         object.set(flag::SPARED);
         object.set_generation(generation);
         let count = object.count() - 1;

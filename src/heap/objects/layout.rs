@@ -60,9 +60,12 @@ pub(super) mod flag {
     pub(crate) const SITED: u16 = 1 << 11;
     /// Its count is zero and it waits for its turn to be freed.
     pub(crate) const QUEUED: u16 = 1 << 12;
+    /// Doomed, but whole and with a count more while finalizers run: they may
+    /// give away handles and weak references to it.
+    pub(crate) const HELD: u16 = 1 << 13;
 
     /// Was garbage when finalizers ran, and has not been looked at since.
-    pub(crate) const SPARED: u16 = 1 << 13;
+    pub(crate) const SPARED: u16 = 1 << 14;
 
     /// Freeing an object with none of these is nothing but giving back its slot.
     pub(crate) const SPECIAL: u16 =

@@ -57,7 +57,9 @@ impl<T: Trace> Weak<T> {
         }
         // SAFETY: the stamp is of this object alone and cleared before it is freed, so it is there.
         let object = unsafe { Object::at(self.at) };
-        (object.count() > 0 && !object.has(flag::DOOMED)).then_some(object)
+        // While finalizers run the weak references of before are dead, and those they make are not.
+        let doomed = object.flags() & (flag::DOOMED | flag::HELD) == flag::DOOMED;
+        (object.count() > 0 && !doomed).then_some(object)
     }
 
     /// A handle to the object, if it is still there.
@@ -144,13 +146,13 @@ impl fmt::Debug for Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        {
-            // SAFETY: a watch is an owner of the core.
-            let core = unsafe { self.core.as_ref() };
-            drop(core.watches.cancel(self.id));
-        }
+        // SAFETY: a watch is an owner of the core.
+        let core = unsafe { self.core.as_ref() };
+        let callback = core.watches.cancel(self.id);
         // SAFETY: the watch gives up its ownership.
         unsafe { Core::drop_owner(self.core) };
+        // Last, as it may panic.
+        drop(callback);
     }
 }
 
@@ -198,16 +200,18 @@ impl Watches {
         Some(callback)
     }
 
-    /// The callbacks for the object with this stamp.
-    fn take(&self, stamp: u64) -> Vec<Callback> {
+    /// The callbacks for the object with this stamp, and their ids.
+    fn take(&self, stamp: u64) -> Vec<(u64, Callback)> {
         let ids = self
             .by_stamp
             .borrow_mut()
             .remove(&stamp)
             .unwrap_or_default();
         let mut callbacks = self.callbacks.borrow_mut();
-        let taken = ids.iter().filter_map(|id| callbacks.remove(id));
-        taken.map(|(_, callback)| callback).collect()
+        let taken = ids
+            .iter()
+            .filter_map(|&id| Some((id, callbacks.remove(&id)?.1)));
+        taken.collect()
     }
 }
 
@@ -227,8 +231,9 @@ impl Core {
         stamp
     }
 
-    /// Kills the weak references to an object, and calls their callbacks.
-    pub(super) fn clear_weak(&self, object: Object) {
+    /// Kills the weak references to an object, and calls their callbacks, except those with ids in
+    /// `muted`, which is sorted.
+    pub(super) fn clear_weak(&self, object: Object, muted: &[u64]) {
         let slab = object.slab();
         let slot = slab.slot_of(object.address());
         let stamp = slab.stamp(slot);
@@ -237,8 +242,12 @@ impl Core {
         object.clear(flag::WEAK | flag::CALLBACK);
         if had_callbacks {
             self.busy.set(self.busy.get() + 1);
-            for callback in self.watches.take(stamp) {
-                self.guarded("a callback of a weak reference", callback);
+            for (id, callback) in self.watches.take(stamp) {
+                if muted.binary_search(&id).is_ok() {
+                    self.guarded("a drop", || drop(callback));
+                } else {
+                    self.guarded("a callback of a weak reference", callback);
+                }
             }
             self.busy.set(self.busy.get() - 1);
         }
