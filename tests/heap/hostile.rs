@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use filed::heap::{Gc, Generation, Heap, Link, leaf, traced};
+use filed::heap::{Gc, GcCell, Generation, Heap, Link, Watch, Weak, leaf, traced};
 
 type Log = Rc<RefCell<Vec<u32>>>;
 
@@ -200,4 +200,281 @@ fn collections_stay_on_their_heap() {
     assert_eq!(here.collect(Generation::Old), 1);
     assert_eq!(there.collect(Generation::Old), 1);
     assert_eq!(there.stats().live_objects, 0);
+}
+
+traced! {
+    /// A link of a chain or ring that counts how many are dropped.
+    struct Counted {
+        dropped: AtDrop,
+        next: Link<Counted>,
+        far: Option<Gc<Far>>,
+    }
+    /// A link of a chain that the collector does not look at.
+    acyclic struct Far {
+        dropped: AtDrop,
+        next: Option<Gc<Far>>,
+    }
+}
+
+/// Counts a drop.
+fn count(in_all: &Rc<Cell<u32>>) -> AtDrop {
+    let in_all = Rc::clone(in_all);
+    at_drop(move || in_all.set(in_all.get() + 1))
+}
+
+fn ring(heap: &Heap, dropped: AtDrop, far: Option<Gc<Far>>) -> Gc<Counted> {
+    let next = Link::none();
+    let counted = Counted { dropped, next, far };
+    let one = heap.alloc(counted).expect("no limit is set");
+    one.next.set(Some(one.clone()));
+    one
+}
+
+fn far(heap: &Heap, length: u32, in_all: &Rc<Cell<u32>>) -> Gc<Far> {
+    let link = |next| {
+        let dropped = count(in_all);
+        heap.alloc(Far { dropped, next }).expect("no limit is set")
+    };
+    (1..length).fold(link(None), |next, _| link(Some(next)))
+}
+
+/// Without its heap a large drop left the rest to moments that never came.
+#[test]
+fn a_large_drop_after_the_heap_is_a_whole_one() {
+    let in_all = Rc::new(Cell::new(0));
+    let heap = Heap::new();
+    let chain = far(&heap, 5000, &in_all);
+    drop(heap);
+    drop(chain);
+    assert_eq!(in_all.get(), 5000);
+}
+
+/// What the last collection left in the queue of drops stayed there.
+#[test]
+fn closing_a_heap_frees_what_its_garbage_held() {
+    let in_all = Rc::new(Cell::new(0));
+    let heap = Heap::new();
+    let chain = far(&heap, 5000, &in_all);
+    drop(ring(&heap, count(&in_all), Some(chain)));
+    drop(heap);
+    assert_eq!(in_all.get(), 5001);
+}
+
+/// Frozen garbage was never looked at again.
+#[test]
+fn closing_a_heap_thaws_it() {
+    let in_all = Rc::new(Cell::new(0));
+    let heap = Heap::new();
+    let one = ring(&heap, count(&in_all), None);
+    heap.freeze();
+    drop(one);
+    drop(heap);
+    assert_eq!(in_all.get(), 1);
+}
+
+/// A callback of collections that held an object kept the heap for good.
+#[test]
+fn closing_a_heap_lets_go_of_its_callbacks() {
+    let in_all = Rc::new(Cell::new(0));
+    let heap = Heap::new();
+    let held = far(&heap, 1, &in_all);
+    heap.on_collection(move |_| assert!(held.next.is_none()));
+    drop(heap);
+    assert_eq!(in_all.get(), 1);
+}
+
+/// When the last handle went in a drop or a finalizer there was no last collection.
+#[test]
+fn a_heap_closed_by_a_drop_still_collects() {
+    traced! {
+        struct Owner { heap: HeapCell }
+        finalize |this| {
+            drop(this.heap.0.take());
+        }
+    }
+    struct HeapCell(RefCell<Option<Heap>>);
+    leaf!(HeapCell);
+
+    let in_all = Rc::new(Cell::new(0));
+    for in_finalizer in [false, true] {
+        in_all.set(0);
+        let heap = Heap::new();
+        drop(ring(&heap, count(&in_all), None));
+        if in_finalizer {
+            let owner = Owner {
+                heap: HeapCell(RefCell::new(Some(heap.clone()))),
+            };
+            let owner = heap.alloc(owner).expect("no limit is set");
+            drop(heap);
+            assert_eq!(in_all.get(), 0);
+            drop(owner);
+        } else {
+            let inside = heap.clone();
+            let dropped = at_drop(move || drop(inside));
+            let next = None;
+            let owner = heap.alloc(Far { dropped, next }).expect("no limit is set");
+            drop(heap);
+            assert_eq!(in_all.get(), 0);
+            drop(owner);
+        }
+        assert_eq!(in_all.get(), 1);
+    }
+}
+
+/// A drop that panicked left the queue alone, and a heap without a handle was
+/// never given back.
+#[test]
+fn a_panic_in_a_drop_leaves_nothing() {
+    let in_all = Rc::new(Cell::new(0));
+    let heap = Heap::new();
+    let chain = far(&heap, 5000, &in_all);
+    let head = Far {
+        dropped: at_drop(|| std::panic::resume_unwind(Box::new("asked for"))),
+        next: Some(chain),
+    };
+    let head = heap.alloc(head).expect("no limit is set");
+    drop(heap);
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(head)));
+    assert!(caught.is_err());
+    assert_eq!(in_all.get(), 5000);
+}
+
+/// A callback was dropped while the list of callbacks was borrowed: if that
+/// collected, the collection panicked.
+#[test]
+fn dropping_a_callback_may_collect() {
+    let heap = Heap::new();
+    let inside = heap.clone();
+    let guard = at_drop(move || {
+        inside.collect(Generation::Old);
+    });
+    let id = heap.on_collection(move |_| assert!(guard.0.is_some()));
+    heap.remove_callback(id);
+    assert_eq!(heap.stats().generations[2].collections, 1);
+}
+
+/// A panic in the drop of a callback that is garbage got through the collection,
+/// and no other ran after it.
+#[test]
+fn a_panic_in_the_drop_of_a_watch_is_caught() {
+    traced! {
+        struct Watcher {
+            watch: GcCell<Option<Watch>>,
+            next: Link<Watcher>,
+        }
+    }
+    let heap = Heap::new();
+    let watcher = Watcher {
+        watch: GcCell::default(),
+        next: Link::none(),
+    };
+    let watcher = heap.alloc(watcher).expect("no limit is set");
+    watcher.next.set(Some(watcher.clone()));
+    let bomb = at_drop(|| std::panic::resume_unwind(Box::new("asked for")));
+    let watch = Gc::downgrade(&watcher).watch(move || drop(bomb));
+    watcher.watch.replace(watch);
+    drop(watcher);
+    assert_eq!(heap.collect(Generation::Old), 1);
+    assert_eq!(heap.stats().panics, 1);
+    let in_all = Rc::new(Cell::new(0));
+    drop(ring(&heap, count(&in_all), None));
+    assert_eq!(heap.collect(Generation::Old), 1);
+}
+
+/// Panics when it is dropped.
+struct Again;
+
+impl Drop for Again {
+    fn drop(&mut self) {
+        std::panic::resume_unwind(Box::new("asked for"));
+    }
+}
+
+/// What a panic carried panicked when it was dropped, outside of what catches panics.
+#[test]
+fn what_a_panic_carries_may_panic_too() {
+    traced! {
+        struct Angry { ring: Link<Angry> }
+        finalize |_this| {
+            std::panic::resume_unwind(Box::new(Again));
+        }
+    }
+    let heap = Heap::new();
+    let ring = Link::none();
+    let angry = heap.alloc(Angry { ring }).expect("no limit is set");
+    angry.ring.set(Some(angry.clone()));
+    drop(angry);
+    assert_eq!(heap.collect(Generation::Old), 1);
+    assert_eq!(heap.stats().panics, 1);
+}
+
+thread_local! {
+    static SAVED: RefCell<Vec<Gc<Saved>>> = const { RefCell::new(Vec::new()) };
+    static WEAK: RefCell<Vec<Weak<Saved>>> = const { RefCell::new(Vec::new()) };
+}
+
+traced! {
+    /// Saves itself, and makes a weak reference to itself.
+    struct Saved {
+        ring: Link<Saved>,
+        watch: GcCell<Option<Watch>>,
+    }
+    finalize |this| {
+        SAVED.with_borrow_mut(|saved| saved.push(this.clone()));
+        WEAK.with_borrow_mut(|weak| weak.push(Gc::downgrade(this)));
+    }
+}
+
+fn saved(heap: &Heap) -> Gc<Saved> {
+    let watch = GcCell::default();
+    let ring = Link::none();
+    let saved = heap.alloc(Saved { ring, watch }).expect("no limit is set");
+    saved.ring.set(Some(saved.clone()));
+    saved
+}
+
+/// Between the slices of its collection a saved object could not be had through
+/// a weak reference although the program had a handle to it.
+#[test]
+fn a_weak_reference_made_by_a_finalizer_works() {
+    let heap = Heap::new();
+    drop(saved(&heap));
+    heap.start_collection();
+    while SAVED.with_borrow(Vec::is_empty) {
+        assert!(heap.collect_units(1));
+    }
+    let weak = WEAK.take().pop().expect("the finalizer made one");
+    assert!(heap.is_collecting() && weak.is_alive());
+    let again = weak.upgrade().expect("it is held");
+    assert!(Gc::same(
+        &again,
+        &SAVED.with_borrow(|saved| saved[0].clone())
+    ));
+    while heap.collect_units(1) {}
+    assert_eq!(Gc::count(&again), 3);
+    drop((again, SAVED.take()));
+    heap.collect(Generation::Old);
+    assert!(weak.upgrade().is_none());
+    assert_eq!(heap.stats().live_objects, 0);
+}
+
+/// Watches in garbage were cancelled with it; one that a finalizer saved, of an
+/// object that was no garbage, never fired.
+#[test]
+fn a_watch_that_is_saved_still_fires() {
+    let heap = Heap::new();
+    let fired = Rc::new(Cell::new(0));
+    let watched = far(&heap, 1, &Rc::default());
+    let watcher = saved(&heap);
+    let callback = count(&fired);
+    let watch = Gc::downgrade(&watched).watch(move || drop(callback));
+    watcher.watch.replace(watch);
+    // Somebody watches the garbage itself, so that its watches are looked at.
+    let _other = Gc::downgrade(&watcher).watch(|| ());
+    drop(watcher);
+    heap.collect(Generation::Old);
+    assert_eq!((SAVED.with_borrow(Vec::len), fired.get()), (1, 0));
+    drop(watched);
+    assert_eq!(fired.get(), 1);
+    drop((SAVED.take(), WEAK.take()));
 }

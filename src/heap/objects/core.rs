@@ -36,6 +36,8 @@ const DROP_DEPTH: u32 = 32;
 const DROP_BUDGET: u32 = 2048;
 /// Objects freed between two looks at the clock while the rest is worked off.
 const DRAIN_BUDGET: u32 = 256;
+/// Collections at the end of a heap, if each leaves something for the next.
+const LAST_ROUNDS: u32 = 16;
 /// Bytes allocated between two moments of the collector, at most.
 const QUANTUM: i64 = 64 << 10;
 
@@ -246,6 +248,8 @@ pub(super) struct Core {
     /// Handles of the heap and notes of external bytes.
     owners: Cell<u32>,
     pub(super) orphan: Cell<bool>,
+    /// The last collection is yet to come: the last handle went when none could run.
+    closing: Cell<bool>,
     pub(super) observed: Cell<Option<std::time::Instant>>,
     pub(super) share: Share,
 }
@@ -294,6 +298,7 @@ impl Core {
             options: Cell::new(options),
             owners: Cell::new(1),
             orphan: Cell::new(false),
+            closing: Cell::new(false),
             observed: Cell::new(None),
             share: Share::default(),
         });
@@ -707,14 +712,14 @@ impl Core {
 
     /// Frees an object whose count has become zero, and what it held alone.
     pub(super) fn release<T: Trace>(&self, object: Object) {
-        if object.has(flag::DOOMED)
-            || self.budget_is_spent(object)
-            || object.has(flag::SPECIAL) && !self.farewell(object)
-        {
+        if object.has(flag::DOOMED) || self.budget_is_spent(object) {
             return;
         }
         let row = self.kinds.row(const { &<T as Describe>::INFO });
         self.nested(|| {
+            if object.has(flag::SPECIAL) && !self.farewell(object) {
+                return;
+            }
             let _frees = Frees {
                 core: self,
                 object,
@@ -729,12 +734,12 @@ impl Core {
 
     /// [`release`](Self::release) when the type is not known. A panic is caught and counted.
     pub(super) fn release_any(&self, object: Object) {
-        if object.has(flag::SPECIAL) && !self.farewell(object) {
-            return;
-        }
         let row = object.row();
         let info = object.info();
         self.nested(|| {
+            if object.has(flag::SPECIAL) && !self.farewell(object) {
+                return;
+            }
             let _frees = Frees {
                 core: self,
                 object,
@@ -768,25 +773,23 @@ impl Core {
         true
     }
 
-    /// Runs `drop` one level deeper; the outermost level then frees what was queued, within the
-    /// budget.
+    /// Runs `free` one level deeper. What comes after at the outermost level comes after a panic too.
     fn nested(&self, free: impl FnOnce()) {
-        let depth = Depth::enter(self);
+        let _level = Level(Depth::enter(self));
         free();
-        if depth.before == 0 && !self.queue.is_empty() {
-            // Without a heap there is no later moment.
-            while (self.budget.get() > 0 || self.orphan.get())
-                && let Some(object) = self.queue.pop().flatten()
-            {
-                self.budget.set(self.budget.get().saturating_sub(1));
-                self.release_any(object);
-            }
-            if !self.queue.is_empty() {
-                self.hurry();
-            }
+    }
+
+    /// Frees what was queued, within the budget; all of it if there are no moments to come.
+    fn free_queued(&self) {
+        while (self.budget.get() > 0 || self.orphan.get())
+            && let Some(object) = self.queue.pop().flatten()
+        {
+            self.budget.set(self.budget.get().saturating_sub(1));
+            self.release_any(object);
         }
-        drop(depth);
-        Core::breathe(self.pointer());
+        if !self.queue.is_empty() {
+            self.hurry();
+        }
     }
 
     /// Makes the next allocation a moment.
@@ -840,8 +843,12 @@ impl Core {
     pub(super) fn guarded(&self, what: &str, run: impl FnOnce()) -> bool {
         match catch_unwind(AssertUnwindSafe(run)) {
             Ok(()) => true,
-            Err(_) => {
+            Err(payload) => {
                 self.statistics.note_panic();
+                // What it was about may panic as well when it is dropped.
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+                    std::mem::forget(payload);
+                }
                 tracing::warn!(what, "a panic on the heap was caught");
                 false
             }
@@ -1007,6 +1014,28 @@ impl Core {
         }
     }
 
+    /// The collection at the end of the heap; what is frozen, and what drops leave for later, goes too.
+    fn collect_last(&self) {
+        self.unfreeze();
+        for _ in 0..LAST_ROUNDS {
+            self.drain();
+            self.collect_all(super::stats::Cause::Close);
+            if self.queue.is_empty() && self.rolls.iter().all(Roll::is_empty) {
+                break;
+            }
+        }
+        self.drain();
+    }
+
+    /// Gives back what was frozen.
+    pub(super) fn unfreeze(&self) {
+        self.freeze_slabs(false);
+        while let Some(object) = self.rolls[3].pop().flatten() {
+            object.set_generation(2);
+            self.buffer(object);
+        }
+    }
+
     /// Called when the last handle of the heap is dropped.
     ///
     /// # Safety
@@ -1017,13 +1046,18 @@ impl Core {
             // SAFETY: it lives while it has an owner.
             let this = unsafe { core.as_ref() };
             if this.is_idle() {
-                this.drain();
-                this.collect_all(super::stats::Cause::Close);
+                this.collect_last();
+            } else {
+                // In a drop, or a finalizer that one runs: when that is over.
+                this.closing.set(true);
             }
             this.publish();
             this.orphan.set(true);
             this.fresh_limit.set(i32::MAX);
             this.release_claims();
+            // Nothing will be told any more. They may hold objects, and thereby the heap.
+            let callbacks = this.statistics.take_callbacks();
+            this.guarded("a drop", || drop(callbacks));
         }
         // SAFETY: upheld by the caller.
         unsafe { Core::drop_owner(core) };
@@ -1068,6 +1102,29 @@ struct Frees<'a> {
 impl Drop for Frees<'_> {
     fn drop(&mut self) {
         self.core.free(self.object, self.row, self.cyclic);
+    }
+}
+
+/// A level of nested drops that frees what it has queued, and ends a heap without a handle.
+struct Level<'a>(Depth<'a>);
+
+impl Drop for Level<'_> {
+    fn drop(&mut self) {
+        let core = self.0.core;
+        if self.0.before > 0 {
+            return;
+        }
+        core.free_queued();
+        core.depth.set(0);
+        if core.closing.get() && core.is_idle() {
+            core.closing.set(false);
+            core.add_owner();
+            core.collect_last();
+            // SAFETY: the owner was added above.
+            unsafe { Core::drop_owner(core.pointer()) };
+        } else {
+            Core::breathe(core.pointer());
+        }
     }
 }
 

@@ -215,12 +215,7 @@ impl Heap {
     /// Gives the objects that were set aside back. Those that a collection was
     /// to look at come back as the oldest generation, the others as they were.
     pub fn unfreeze(&self) {
-        let core = self.core();
-        core.freeze_slabs(false);
-        while let Some(object) = core.rolls[3].pop().flatten() {
-            object.set_generation(2);
-            core.buffer(object);
-        }
+        self.core().unfreeze();
     }
 
     /// Objects set aside that a collection would otherwise be concerned with.
@@ -237,7 +232,7 @@ impl Heap {
 
     /// Calls a callback no more.
     pub fn remove_callback(&self, id: CallbackId) {
-        self.core().statistics.remove_callback(id.0);
+        drop(self.core().statistics.remove_callback(id.0));
     }
 
     // Settings.

@@ -282,7 +282,7 @@ pub(super) enum Pause {
     Drain,
 }
 
-type Callback = Rc<dyn Fn(&CollectionEvent)>;
+pub(super) type Callback = Rc<dyn Fn(&CollectionEvent)>;
 
 /// Where a heap counts.
 pub(super) struct Statistics {
@@ -382,10 +382,17 @@ impl Statistics {
         id
     }
 
-    pub(super) fn remove_callback(&self, id: u64) {
-        self.callbacks
-            .borrow_mut()
-            .retain(|(other, _)| *other != id);
+    /// Takes a callback out. The caller drops it, when nothing here is borrowed: that may run code
+    /// that collects.
+    pub(super) fn remove_callback(&self, id: u64) -> Option<Callback> {
+        let mut callbacks = self.callbacks.borrow_mut();
+        let at = callbacks.iter().position(|&(other, _)| other == id)?;
+        Some(callbacks.remove(at).1)
+    }
+
+    /// Takes all callbacks out, as [`remove_callback`](Self::remove_callback).
+    pub(super) fn take_callbacks(&self) -> Vec<(u64, Callback)> {
+        self.callbacks.take()
     }
 
     pub(super) fn has_callbacks(&self) -> bool {
