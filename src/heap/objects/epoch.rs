@@ -469,13 +469,17 @@ impl Core {
         }
         let members = u64::from(epoch.members.len());
         let done = u64::from(epoch.cursor.get());
+        let waiting: u64 = self.rolls[..3]
+            .iter()
+            .map(|roll| u64::from(roll.len()))
+            .sum();
         // While the scan goes on nobody knows how many members there will be.
-        let guess = u64::from(epoch.last_members.get()).max(2 * members);
+        let guess = u64::from(epoch.last_members.get()).max(2 * (members + waiting));
         let expected = guess.min(self.kinds.live_cyclic()).max(members);
         // A member that is garbage is looked at five times, one that is not four times.
         let left = match epoch.phase.get() {
             Phase::Idle => 0,
-            Phase::Enroll => 5 * expected + u64::from(self.rolls[2].len()),
+            Phase::Enroll => 5 * expected + waiting,
             Phase::Scan => 5 * expected - done.min(expected),
             Phase::Compare => 4 * expected - done.min(expected),
             Phase::Black => 3 * expected,
