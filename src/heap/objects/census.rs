@@ -166,7 +166,7 @@ impl Heap {
     pub fn census(&self) -> Census {
         let mut types = Vec::new();
         self.core().kinds.each(|row| {
-            let (objects, external_bytes) = (row.live.get(), row.external.get());
+            let (objects, external_bytes) = (row.live(), row.external.get());
             if objects > 0 || external_bytes > 0 {
                 types.push(TypeCount {
                     name: row.name,

@@ -11,7 +11,8 @@
 )]
 
 use std::cell::{Cell, RefCell};
-use std::mem::needs_drop;
+use std::marker::PhantomData;
+use std::mem::{ManuallyDrop, needs_drop};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::ptr::NonNull;
 
@@ -199,6 +200,13 @@ struct Claimed {
     base: Cell<*mut u8>,
 }
 
+impl Claimed {
+    const NOTHING: Self = Self {
+        slots: Cell::new(0),
+        base: Cell::new(std::ptr::null_mut()),
+    };
+}
+
 /// The slabs of a class.
 struct Class {
     current: Cell<Option<SlabRef>>,
@@ -219,7 +227,7 @@ pub(super) struct Core {
     /// Somebody works who must not be disturbed by a collection: a pass, a finalizer, a drop.
     pub(super) busy: Cell<u32>,
     pub(super) kinds: Kinds,
-    claimed: Box<[Claimed]>,
+    claimed: [Claimed; CLASSES],
     classes: Box<[Class]>,
     segments: RefCell<Vec<SegmentRef>>,
     pub(super) slabs: Cell<u64>,
@@ -264,12 +272,7 @@ impl Core {
             budget: Cell::new(0),
             busy: Cell::new(0),
             kinds: Kinds::new(),
-            claimed: (0..CLASSES)
-                .map(|_| Claimed {
-                    slots: Cell::new(0),
-                    base: Cell::new(std::ptr::null_mut()),
-                })
-                .collect(),
+            claimed: [const { Claimed::NOTHING }; CLASSES],
             classes: (0..CLASSES)
                 .map(|_| Class {
                     current: Cell::new(None),
@@ -310,7 +313,8 @@ impl Core {
     // Allocation.
 
     /// Puts a value on the heap.
-    #[inline]
+    // Always: inlined late, the value would lie in memory and be copied from there.
+    #[inline(always)]
     pub(super) fn alloc<T: Trace>(
         &self,
         value: T,
@@ -319,6 +323,10 @@ impl Core {
         let info = const { &<T as Describe>::INFO };
         let class = const { <T as Describe>::INFO.class };
         let bytes = const { super::layout::slot_bytes(<T as Describe>::INFO.class) };
+        // If one of the calls below had to drop the value while unwinding, it would have to lie in
+        // memory before its slot is known, and be copied for each allocation. A panic of the heap
+        // leaks it.
+        let value = ManuallyDrop::new(value);
         let left = self.countdown.get() - bytes as i64;
         self.countdown.set(left);
         let mut sampled = false;
@@ -333,8 +341,11 @@ impl Core {
             }
         }
         let claimed = &self.claimed[class];
-        if claimed.slots.get() == 0 {
-            self.refill(class)?;
+        if claimed.slots.get() == 0
+            && let Err(full) = self.refill(class)
+        {
+            drop(ManuallyDrop::into_inner(value));
+            return Err(full);
         }
         let slots = claimed.slots.get();
         let slot = slots.trailing_zeros() as usize;
@@ -342,7 +353,7 @@ impl Core {
         let start = claimed.base.get().wrapping_add(slot * bytes);
         unpoison(start, bytes);
         let row = self.kinds.row(info);
-        row.live.set(row.live.get() + 1);
+        row.made.set(row.made.get() + 1);
         let prefix = const { super::layout::prefix_bytes(<T as Describe>::INFO.class) };
         if prefix == CYCLIC_PREFIX && T::CYCLIC {
             let links = start.cast::<Links>();
@@ -364,7 +375,7 @@ impl Core {
         // SAFETY: as above.
         unsafe { header.write(fresh) };
         // SAFETY: as above.
-        unsafe { value_at.cast::<T>().write(value) };
+        unsafe { value_at.cast::<T>().write(ManuallyDrop::into_inner(value)) };
         // SAFETY: slots are never at null.
         let value_at = unsafe { NonNull::new_unchecked(value_at) };
         // SAFETY: header and value have just been written.
@@ -581,15 +592,30 @@ impl Core {
 
     // Freeing.
 
+    /// [`free`](Self::free) when the type is known: then the slot is found without a look at what
+    /// the slab says of itself.
+    #[inline]
+    pub(super) fn free_typed<T: Trace>(&self, object: Object) {
+        let row = self.kinds.row(const { &<T as Describe>::INFO });
+        let bytes = const { super::layout::slot_bytes(<T as Describe>::INFO.class) };
+        let offset = object.address().addr().get() % SLAB_BYTES;
+        self.free_slot(object, (offset / bytes) as u32, row, T::CYCLIC);
+    }
+
     /// Makes the slot of an object free. Its value must have been dropped.
     #[inline]
     pub(super) fn free(&self, object: Object, row: RowRef, cyclic: bool) {
-        row.live.set(row.live.get() - 1);
+        let slot = object.slab().slot_of(object.address());
+        self.free_slot(object, slot, row, cyclic);
+    }
+
+    #[inline]
+    fn free_slot(&self, object: Object, slot: u32, row: RowRef, cyclic: bool) {
+        row.freed.set(row.freed.get() + 1);
         if cyclic {
             self.fresh.set((self.fresh.get() - 1).max(0));
         }
         let slab = object.slab();
-        let slot = slab.slot_of(object.address());
         #[cfg(filed_asan)]
         poison(slab.start_of(slot), slab.slot_bytes() as usize);
         slab.put(slot);
@@ -711,24 +737,27 @@ impl Core {
     }
 
     /// Frees an object whose count has become zero, and what it held alone.
+    #[inline]
     pub(super) fn release<T: Trace>(&self, object: Object) {
-        if object.has(flag::DOOMED) || self.budget_is_spent(object) {
+        if object.has(flag::DOOMED) {
             return;
         }
-        let row = self.kinds.row(const { &<T as Describe>::INFO });
+        if needs_drop::<T>() && self.budget_is_spent() {
+            return self.postpone(object);
+        }
+        if !needs_drop::<T>() && !object.has(flag::SPECIAL) {
+            return self.free_typed::<T>(object);
+        }
         self.nested(|| {
             if object.has(flag::SPECIAL) && !self.farewell(object) {
                 return;
             }
-            let _frees = Frees {
+            let _frees = FreesTyped::<T> {
                 core: self,
                 object,
-                row,
-                cyclic: T::CYCLIC,
+                of: PhantomData,
             };
-            if needs_drop::<T>() {
-                object.drop_as::<T>();
-            }
+            object.drop_as::<T>();
         });
     }
 
@@ -752,8 +781,9 @@ impl Core {
         });
     }
 
-    /// Whether the drop at hand has done enough; then the object waits in the queue.
-    fn budget_is_spent(&self, object: Object) -> bool {
+    /// Whether the drop at hand has done enough.
+    #[inline]
+    fn budget_is_spent(&self) -> bool {
         if self.depth.get() == 0 {
             self.budget.set(DROP_BUDGET);
             return false;
@@ -763,6 +793,12 @@ impl Core {
             self.budget.set(budget - 1);
             return false;
         }
+        true
+    }
+
+    /// Leaves an object whose count is zero to later.
+    fn postpone(&self, object: Object) {
+        // The collector has no business with it any more.
         if object.has(flag::MEMBER) {
             self.epoch.keep_queued(object);
         } else if object.has(flag::BUFFERED) {
@@ -770,16 +806,17 @@ impl Core {
         }
         object.set(flag::QUEUED);
         self.queue.push(Some(object));
-        true
     }
 
     /// Runs `free` one level deeper. What comes after at the outermost level comes after a panic too.
+    #[inline]
     fn nested(&self, free: impl FnOnce()) {
-        let _level = Level(Depth::enter(self));
+        let _level = Level::enter(self);
         free();
     }
 
     /// Frees what was queued, within the budget; all of it if there are no moments to come.
+    #[inline(never)]
     fn free_queued(&self) {
         while (self.budget.get() > 0 || self.orphan.get())
             && let Some(object) = self.queue.pop().flatten()
@@ -1105,16 +1142,33 @@ impl Drop for Frees<'_> {
     }
 }
 
-/// A level of nested drops that frees what it has queued, and ends a heap without a handle.
-struct Level<'a>(Depth<'a>);
+/// A level of nested drops. The outermost one frees what was queued, and ends a heap without a
+/// handle: so nothing may come after it that knows the core, as another guard in it would.
+struct Level<'a> {
+    core: &'a Core,
+    before: u32,
+}
+
+impl<'a> Level<'a> {
+    #[inline]
+    fn enter(core: &'a Core) -> Self {
+        let before = core.depth.get();
+        core.depth.set(before + 1);
+        Self { core, before }
+    }
+}
 
 impl Drop for Level<'_> {
+    #[inline]
     fn drop(&mut self) {
-        let core = self.0.core;
-        if self.0.before > 0 {
+        let core = self.core;
+        if self.before > 0 {
+            core.depth.set(self.before);
             return;
         }
-        core.free_queued();
+        if !core.queue.is_empty() {
+            core.free_queued();
+        }
         core.depth.set(0);
         if core.closing.get() && core.is_idle() {
             core.closing.set(false);
@@ -1122,9 +1176,23 @@ impl Drop for Level<'_> {
             core.collect_last();
             // SAFETY: the owner was added above.
             unsafe { Core::drop_owner(core.pointer()) };
-        } else {
+        } else if core.disposal.last_breath.get() {
             Core::breathe(core.pointer());
         }
+    }
+}
+
+/// As [`Frees`], when the type is known.
+struct FreesTyped<'a, T: Trace> {
+    core: &'a Core,
+    object: Object,
+    of: PhantomData<T>,
+}
+
+impl<T: Trace> Drop for FreesTyped<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.core.free_typed::<T>(self.object);
     }
 }
 
@@ -1135,6 +1203,7 @@ struct Depth<'a> {
 }
 
 impl<'a> Depth<'a> {
+    #[inline]
     fn enter(core: &'a Core) -> Self {
         let before = core.depth.get();
         core.depth.set(before + 1);
@@ -1143,6 +1212,7 @@ impl<'a> Depth<'a> {
 }
 
 impl Drop for Depth<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.core.depth.set(self.before);
     }

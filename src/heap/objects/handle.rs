@@ -6,12 +6,10 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem::needs_drop;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
 use super::core::Object;
-use super::kind::Describe;
 use super::layout::flag;
 use super::trace::Trace;
 use super::weak::Weak;
@@ -122,13 +120,7 @@ impl<T: Trace> Drop for Gc<T> {
         let count = object.count().wrapping_sub(1);
         object.set_count(count);
         if count == 0 {
-            let core = object.core();
-            if !needs_drop::<T>() && !object.has(flag::SPECIAL) {
-                let row = core.kinds.row(const { &<T as Describe>::INFO });
-                core.free(object, row, T::CYCLIC);
-            } else {
-                core.release::<T>(object);
-            }
+            object.core().release::<T>(object);
         } else if T::CYCLIC && !object.has(flag::QUIET) {
             object.core().note_drop(object);
         }

@@ -60,7 +60,7 @@ impl Heap {
     ///
     /// [`HeapFull`] if the limit would be exceeded even after a collection of
     /// everything, or if the system has no memory; the value is dropped.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn alloc<T: Trace>(&self, value: T) -> Result<Gc<T>, HeapFull> {
         self.core().alloc(value, Location::caller())

@@ -61,10 +61,19 @@ pub(super) struct Row {
     /// Size of its slots in bytes; 0 for a type of external bytes only.
     pub(super) slot_bytes: u64,
     pub(super) kind: u16,
-    /// Objects that are there.
-    pub(super) live: Cell<u64>,
+    /// Objects made, and freed. Two counts and not their difference: made and dropped in turns,
+    /// neither waits for the other.
+    pub(super) made: Cell<u64>,
+    pub(super) freed: Cell<u64>,
     /// Bytes outside of the heap that objects of this type hold.
     pub(super) external: Cell<u64>,
+}
+
+impl Row {
+    /// Objects that are there.
+    pub(super) fn live(&self) -> u64 {
+        self.made.get() - self.freed.get()
+    }
 }
 
 /// A row of a heap that exists.
@@ -152,7 +161,8 @@ impl Kinds {
             name,
             slot_bytes: info.map_or(0, |info| super::layout::slot_bytes(info.class) as u64),
             kind,
-            live: Cell::new(0),
+            made: Cell::new(0),
+            freed: Cell::new(0),
             external: Cell::new(0),
         }))));
         rows.push(row);
@@ -178,14 +188,14 @@ impl Kinds {
     /// Objects that are there.
     pub(super) fn live(&self) -> u64 {
         let mut live = 0;
-        self.each(|row| live += row.live.get());
+        self.each(|row| live += row.live());
         live
     }
 
     /// Bytes of the slots of objects that are there.
     pub(super) fn live_bytes(&self) -> u64 {
         let mut bytes = 0;
-        self.each(|row| bytes += row.live.get() * row.slot_bytes);
+        self.each(|row| bytes += row.live() * row.slot_bytes);
         bytes
     }
 
@@ -194,7 +204,7 @@ impl Kinds {
         let mut live = 0;
         self.each(|row| {
             if row.info.is_some_and(|info| info.cyclic) {
-                live += row.live.get();
+                live += row.live();
             }
         });
         live
