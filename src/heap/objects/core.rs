@@ -576,13 +576,6 @@ impl Core {
         self.step();
     }
 
-    /// What the heap knows of an object's type.
-    #[inline]
-    pub(super) fn info_of(&self, object: Object) -> &'static TypeInfo {
-        let row = self.kinds.numbered(object.header().kind.get());
-        row.info.expect("objects have rows of object types")
-    }
-
     /// Whether a collection may run. Not while a value is dropped: what is left of it holds objects
     /// that no member holds any more. And not in finalizers and callbacks.
     #[inline]
@@ -968,9 +961,11 @@ impl Core {
     }
 
     /// Makes an object a candidate of its generation.
+    #[inline]
     pub(super) fn buffer(&self, object: Object) {
         let index = self.rolls[usize::from(object.generation())].push(Some(object));
         object.links().index.set(index);
+        object.links().trial.set(0);
         object.set(flag::BUFFERED | flag::QUIET);
     }
 
@@ -1125,6 +1120,41 @@ impl Core {
     /// The core as what objects and handles refer to.
     pub(super) fn pointer(&self) -> NonNull<Core> {
         NonNull::from(self)
+    }
+}
+
+/// The type asked for last: in a walk over objects the next is mostly of the same.
+pub(super) struct Known<'a> {
+    core: &'a Core,
+    last: Cell<Option<(u16, RowRef, &'static TypeInfo)>>,
+}
+
+impl<'a> Known<'a> {
+    pub(super) fn new(core: &'a Core) -> Self {
+        Self {
+            core,
+            last: Cell::new(None),
+        }
+    }
+
+    /// What the heap knows of the object's type.
+    #[inline]
+    pub(super) fn info(&self, object: Object) -> &'static TypeInfo {
+        self.row_and_info(object).1
+    }
+
+    #[inline]
+    pub(super) fn row_and_info(&self, object: Object) -> (RowRef, &'static TypeInfo) {
+        let kind = object.header().kind.get();
+        match self.last.get() {
+            Some((last, row, info)) if last == kind => (row, info),
+            _ => {
+                let row = self.core.kinds.numbered(kind);
+                let info = row.info.expect("objects have rows of object types");
+                self.last.set(Some((kind, row, info)));
+                (row, info)
+            }
+        }
     }
 }
 

@@ -14,7 +14,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::core::{Core, Object};
+use super::core::{Core, Known, Object};
 use super::layout::flag;
 use super::roll::Roll;
 use super::stats::Slice;
@@ -205,12 +205,13 @@ impl Core {
                     of.go_to(Step::Free);
                 }
                 Step::Free => {
+                    let known = Known::new(self);
                     while let Some(object) = of.dead.pop() {
                         if let Some(object) = object {
                             if object.has(flag::SITED) {
                                 self.sites.forget(object);
                             }
-                            self.free(object, object.row(), true);
+                            self.free(object, known.row_and_info(object).0, true);
                         }
                         if slice.is_over() {
                             return Disposed::Partly;
@@ -249,11 +250,12 @@ impl Core {
     /// Drops the values of the dead; whether that is all of them.
     fn drop_values(&self, of: &Disposal, slice: &Slice) -> bool {
         let over = RefCell::new(false);
+        let known = Known::new(self);
         self.busy.set(self.busy.get() + 1);
         // One catch for many drops: after a panic it goes on with the next object.
         while !self.guarded("a drop", || {
             while let Some(object) = of.next() {
-                if let Some(drop) = object.info().drop {
+                if let Some(drop) = known.info(object).drop {
                     drop(object);
                 }
                 if slice.is_over() {

@@ -39,7 +39,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::core::{Core, Object};
+use super::core::{Core, Known, Object};
 use super::dispose::{Disposal, Disposed};
 use super::layout::flag;
 use super::options::OldestRule;
@@ -333,10 +333,11 @@ impl Core {
 
     fn scan(&self, tracer: &mut Tracer, slice: &Slice) -> bool {
         let epoch = &self.epoch;
+        let known = Known::new(self);
         tracer.mark_cells(true);
         while let Some(object) = epoch.next() {
             if let Some(object) = object {
-                (self.info_of(object).trace)(object, tracer);
+                (known.info(object).trace)(object, tracer);
                 while let Some(held) = tracer.pop() {
                     let flags = held.flags();
                     if flags & flag::MEMBER == 0 {
@@ -391,10 +392,10 @@ impl Core {
     }
 
     fn follow(&self, tracer: &mut Tracer, slice: &Slice) -> bool {
-        let epoch = &self.epoch;
+        let (epoch, known) = (&self.epoch, Known::new(self));
         while let Some(at) = epoch.stack.pop() {
             if let Some(object) = epoch.members.get(at) {
-                (self.info_of(object).trace)(object, tracer);
+                (known.info(object).trace)(object, tracer);
                 while let Some(held) = tracer.pop() {
                     if held.flags() & (flag::MEMBER | flag::BLACK) == flag::MEMBER {
                         epoch.blacken(held);

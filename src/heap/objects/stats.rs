@@ -462,6 +462,11 @@ impl Slice {
         checks.is_multiple_of(Self::BETWEEN_LOOKS) && self.started.elapsed() >= self.longest
     }
 
+    /// Whether the time is limited.
+    pub(super) fn longest_is_set(&self) -> bool {
+        self.longest != Duration::MAX
+    }
+
     /// Units of work so far.
     pub(super) fn units(&self) -> u32 {
         self.checks.get()

@@ -19,7 +19,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::core::{Core, Object};
+use super::core::{Core, Known, Object};
 use super::dispose::{Disposal, Disposed};
 use super::layout::flag;
 use super::roll::Roll;
@@ -28,6 +28,10 @@ use super::trace::Tracer;
 
 /// Doublings of the threshold after passes that found nothing, at most.
 const MOST_BACKOFF: u32 = 6;
+
+/// Candidates of an automatic pass, at most: so many take less than the longest pass, if they reach
+/// little.
+const MOST_CANDIDATES: u32 = 2048;
 
 /// State of the collections of the younger generations.
 pub(super) struct Young {
@@ -83,8 +87,9 @@ impl Core {
         } else {
             Generation::Young
         };
-        let longest = self.options.get().longest_young;
-        let candidates = self.rolls[0].len();
+        // What is counted here is only the way there; comparing and freeing take as long again.
+        let longest = self.options.get().longest_young / 2;
+        let candidates = self.rolls[0].len().min(MOST_CANDIDATES);
         let collected = self.pass(generation, Cause::Automatic, longest);
         // As PHP does: a pass that found nearly nothing was not worth it.
         let backoff = &self.young.backoff;
@@ -146,13 +151,34 @@ impl Core {
     fn find(&self, generation: Generation, slice: &Slice) -> Option<Found> {
         let oldest = generation.number() as u16;
         let young = &self.young;
+        // A program may drop a million handles between two moments. What the pass has no time for
+        // stays a candidate, and the next moment goes on with it.
+        let most = if slice.longest_is_set() {
+            MOST_CANDIDATES
+        } else {
+            u32::MAX
+        };
+        debug_assert!(young.members.is_empty());
+        if self.rolls[0].len() <= most {
+            // They have the same places there.
+            young.members.swap(&self.rolls[0]);
+        }
         for roll in &self.rolls[..=usize::from(oldest)] {
-            while let Some(object) = roll.pop().flatten() {
-                object.links().trial.set(0);
+            while young.members.len() < most
+                && let Some(object) = roll.pop().flatten()
+            {
                 let index = young.members.push(Some(object));
                 object.links().index.set(index);
             }
         }
+        let left = self.rolls[..=usize::from(oldest)]
+            .iter()
+            .any(|roll| !roll.is_empty());
+        // Those left look like members, except for their place: they count as outside.
+        let is_left = |held: Object| {
+            let at = held.links().index.get();
+            left && (at >= young.members.len() || young.members.get(at) != Some(held))
+        };
         let candidates = young.members.len();
         let mut found = Found {
             candidates: u64::from(candidates),
@@ -163,12 +189,13 @@ impl Core {
         }
         let mut tracer = self.tracer.replace(Tracer::new());
         tracer.hear_only_of(self);
+        let known = Known::new(self);
 
         // Counts the handles that members hold to each other.
         let mut at = 0;
         while at < young.members.len() {
             if let Some(object) = young.members.get(at) {
-                (self.info_of(object).trace)(object, &mut tracer);
+                (known.info(object).trace)(object, &mut tracer);
                 while let Some(held) = tracer.pop() {
                     let flags = held.flags();
                     if flags & flag::BUFFERED == 0 {
@@ -181,7 +208,7 @@ impl Core {
                         held.links().trial.set(1);
                         held.links().index.set(young.members.push(Some(held)));
                         held.set(flag::BUFFERED);
-                    } else if flags & flag::GENERATION <= oldest {
+                    } else if flags & flag::GENERATION <= oldest && !is_left(held) {
                         let trial = &held.links().trial;
                         trial.set(trial.get() + 1);
                     }
@@ -212,10 +239,11 @@ impl Core {
             object.set(flag::BLACK);
             young.stack.push(Some(object));
             while let Some(alive) = young.stack.pop().flatten() {
-                (self.info_of(alive).trace)(alive, &mut tracer);
+                (known.info(alive).trace)(alive, &mut tracer);
                 while let Some(held) = tracer.pop() {
                     if held.flags() & (flag::BUFFERED | flag::BLACK) == flag::BUFFERED
                         && held.generation() <= oldest
+                        && !is_left(held)
                     {
                         held.set(flag::BLACK);
                         young.stack.push(Some(held));
