@@ -99,6 +99,8 @@ fn run_target(target: u8, table: &mut Table, python: &Numbers) -> Fallible {
 
 /// A case in its own process; the name says whose it is.
 fn run_case(case: &str) -> Fallible {
+    // As filed does.
+    filed::heap::malloc::configure();
     let mut numbers = Numbers::default();
     match case.split_once('-').unwrap_or((case, "")) {
         ("cycles", which) => cycles::case(which, &mut numbers),

@@ -70,7 +70,7 @@ fn freed<P: Peer>(
     trim: impl FnOnce(),
 ) {
     // The vector of handles is there before and after.
-    let mut handles: Vec<Option<P::Node>> = vec![None; SMALL];
+    let mut handles: Vec<Option<P::Node>> = places(SMALL);
     let start = resident();
     for (number, place) in handles.iter_mut().enumerate() {
         *place = Some(peer.node(number as u64));
@@ -175,8 +175,15 @@ pub(crate) fn size_case(which: &str, numbers: &mut Numbers) {
     numbers.set("bytes", bytes);
 }
 
-fn sized<T: Clone>(mut make: impl FnMut() -> T) -> f64 {
-    let mut handles: Vec<Option<T>> = vec![None; SIZED];
+/// Places whose memory is there.
+fn places<T>(count: usize) -> Vec<Option<T>> {
+    let mut places = Vec::with_capacity(count);
+    places.extend((0..count).map(|_| std::hint::black_box(None)));
+    places
+}
+
+fn sized<T>(mut make: impl FnMut() -> T) -> f64 {
+    let mut handles: Vec<Option<T>> = places(SIZED);
     let before = resident();
     for place in &mut handles {
         *place = Some(make());

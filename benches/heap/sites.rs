@@ -44,13 +44,12 @@ pub(crate) fn target(table: &mut Table, python: &Numbers) {
         );
         let (off, on) = pairs(work, |_| (), |heap| heap.trace_allocations(10));
         let name = format!("{what}: all traced, 10 frames");
-        table.against(
-            &name,
-            Unit::Millis,
-            &on,
-            ("sampling", &off),
-            Aim::Ratio(1.3),
-        );
+        // CPython was measured with the nested ones. Bare ones are for the cost itself.
+        let aim = match what {
+            "nested records under 12 frames" => Aim::Ratio(1.3),
+            _ => Aim::Seen,
+        };
+        table.against(&name, Unit::Millis, &on, ("sampling", &off), aim);
     }
     for (what, name) in [("one frame", "traced_1"), ("10 frames", "traced_10")] {
         if let Some(times) = python.find(name) {
