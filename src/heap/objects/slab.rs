@@ -130,6 +130,11 @@ impl SlabRef {
         SegmentRef(SegmentRef::start_of(self.0.cast()).cast())
     }
 
+    /// Its number in the segment.
+    pub(super) fn number(&self) -> usize {
+        (self.base.get().addr() % SEGMENT_BYTES) / SLAB_BYTES
+    }
+
     /// Address of slot `number`.
     #[cfg(filed_asan)]
     pub(super) fn start_of(&self, number: u32) -> *mut u8 {
@@ -502,8 +507,8 @@ impl SegmentRef {
         let exclusive = unsafe { description.as_mut() };
         exclusive.retire();
         slab.enter(State::Unused);
-        let number = (slab.base.get().addr() % SEGMENT_BYTES) / SLAB_BYTES;
-        self.assigned.set(self.assigned.get() & !(1 << number));
+        self.assigned
+            .set(self.assigned.get() & !(1 << slab.number()));
     }
 
     /// Whether no slab is in use.
@@ -570,6 +575,13 @@ impl SegmentRef {
         }
         self.memory.set(memory);
         released
+    }
+
+    /// The first slab from this number on that has resident pages.
+    pub(super) fn resident_from(&self, number: usize) -> Option<SlabRef> {
+        // The first describes the others.
+        let mut slabs = (number.max(1)..SLABS).map(|number| self.slab(number));
+        slabs.find(|slab| slab.resident.get() != 0)
     }
 
     /// Unused slabs with resident pages.

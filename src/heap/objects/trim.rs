@@ -42,7 +42,7 @@ impl Heap {
     ) -> bool {
         let core = self.core();
         let slice = Slice::start(longest);
-        if cursor.segment == 0 {
+        if (cursor.segment, cursor.slab) == (0, 0) {
             core.release_claims();
             core.shrink();
             let observed = core.observed.get();
@@ -64,24 +64,23 @@ impl Heap {
         let before = trimmed.returned_bytes;
         let done = core.with_segments(|segments| {
             while let Some(&segment) = segments.get(cursor.segment) {
-                cursor.segment += 1;
-                trim_segment(segment, cursor.look, trimmed);
-                if slice.elapsed() >= longest {
+                let over = || slice.elapsed() >= longest;
+                if !trim_segment(segment, cursor, trimmed, over) {
+                    return false;
+                }
+                cursor.slab = 0;
+                let unused = segment.is_unused() && !segment.has_weaks();
+                if unused && segment.unused_resident().next().is_none() {
+                    segments.remove(cursor.segment);
+                    segment.unmap();
+                    trimmed.unmapped_segments += 1;
+                } else {
+                    cursor.segment += 1;
+                }
+                if over() {
                     return false;
                 }
             }
-            // Segments without a slab in use, from the end: those before keep their places.
-            let count = segments.len();
-            segments.retain(|segment| {
-                let keep = !segment.is_unused()
-                    || segment.has_weaks()
-                    || segment.unused_resident().next().is_some();
-                if !keep {
-                    segment.unmap();
-                }
-                keep
-            });
-            trimmed.unmapped_segments += count - segments.len();
             true
         });
         core.statistics.note_trim(trimmed.returned_bytes - before);
@@ -96,6 +95,7 @@ impl Heap {
 #[derive(Debug, Default)]
 pub struct TrimCursor {
     segment: usize,
+    slab: usize,
     look: Look,
 }
 
@@ -112,21 +112,31 @@ enum Look {
     ReleaseAll,
 }
 
-fn trim_segment(segment: SegmentRef, look: Look, trimmed: &mut Trimmed) {
-    if look == Look::Skip {
-        return;
+/// Goes on with a segment; whether that was all of it.
+fn trim_segment(
+    segment: SegmentRef,
+    cursor: &mut TrimCursor,
+    trimmed: &mut Trimmed,
+    over: impl Fn() -> bool,
+) -> bool {
+    if cursor.look == Look::Skip {
+        return true;
     }
-    let slabs = segment.assigned().chain(segment.unused_resident());
-    for slab in slabs {
+    while let Some(slab) = segment.resident_from(cursor.slab) {
         let idle = slab.idle_pages();
-        let pages = match look {
+        let pages = match cursor.look {
             Look::Skip | Look::Note => 0,
             Look::ReleaseSeen => idle & slab.seen_idle(),
             Look::ReleaseAll => idle,
         };
         trimmed.returned_bytes += segment.release_pages(slab, pages) as u64;
         slab.see_idle(idle & !pages);
+        cursor.slab = slab.number() + 1;
+        if over() {
+            return false;
+        }
     }
+    true
 }
 
 impl Core {
