@@ -200,13 +200,6 @@ struct Claimed {
     base: Cell<*mut u8>,
 }
 
-impl Claimed {
-    const NOTHING: Self = Self {
-        slots: Cell::new(0),
-        base: Cell::new(std::ptr::null_mut()),
-    };
-}
-
 /// The slabs of a class.
 struct Class {
     current: Cell<Option<SlabRef>>,
@@ -272,7 +265,12 @@ impl Core {
             budget: Cell::new(0),
             busy: Cell::new(0),
             kinds: Kinds::new(),
-            claimed: [const { Claimed::NOTHING }; CLASSES],
+            claimed: [const {
+                Claimed {
+                    slots: Cell::new(0),
+                    base: Cell::new(std::ptr::null_mut()),
+                }
+            }; CLASSES],
             classes: (0..CLASSES)
                 .map(|_| Class {
                     current: Cell::new(None),
