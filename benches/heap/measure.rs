@@ -117,6 +117,6 @@ impl Random {
     /// A number below `bound`.
     #[inline]
     pub(crate) fn below(&mut self, bound: usize) -> usize {
-        (u128::from(self.next()) * bound as u128 >> 64) as usize
+        ((u128::from(self.next()) * bound as u128) >> 64) as usize
     }
 }

@@ -186,7 +186,7 @@ macro_rules! peer {
             }
 
             fn collect(&self) {
-                $collect;
+                $collect
             }
         }
     };

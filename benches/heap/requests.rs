@@ -179,9 +179,9 @@ fn request(heap: &Heap, number: u64, text: &mut String) {
         let relations = record.relations.0.borrow();
         for relation in &*relations {
             let of = relation.of.get().map_or(0, |of| of.number);
-            let _ = write!(
+            let _ = writeln!(
                 text,
-                "{} {}: {} {of}\n",
+                "{} {}: {} {of}",
                 record.name, relation.name, relation.kind
             );
         }

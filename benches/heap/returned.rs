@@ -47,7 +47,7 @@ pub(crate) fn case(which: &str, numbers: &mut Numbers) -> Result<(), Failure> {
         let case = case.to_owned();
         move |number: usize| match &*case {
             "all" => false,
-            "thousandth" => number % 1000 == 0,
+            "thousandth" => number.is_multiple_of(1000),
             _ => random.below(100) == 0,
         }
     };
