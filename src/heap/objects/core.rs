@@ -736,6 +736,10 @@ impl Core {
         if needs_drop::<T>() && self.budget_is_spent() {
             return self.postpone(object);
         }
+        // Most that are special are candidates and nothing else.
+        if object.flags() & flag::SPECIAL == flag::BUFFERED {
+            self.unbuffer(object);
+        }
         if !needs_drop::<T>() && !object.has(flag::SPECIAL) {
             return self.free_typed::<T>(object);
         }
