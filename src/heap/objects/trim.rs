@@ -42,7 +42,8 @@ impl Heap {
     ) -> bool {
         let core = self.core();
         let slice = Slice::start(longest);
-        if (cursor.segment, cursor.slab) == (0, 0) {
+        if !cursor.started {
+            cursor.started = true;
             core.release_claims();
             core.shrink();
             let observed = core.observed.get();
@@ -85,7 +86,7 @@ impl Heap {
         });
         core.statistics.note_trim(trimmed.returned_bytes - before);
         if done {
-            cursor.segment = 0;
+            *cursor = TrimCursor::default();
         }
         done
     }
@@ -94,6 +95,8 @@ impl Heap {
 /// How far a trim in slices is; see [`Heap::trim_slice`].
 #[derive(Debug, Default)]
 pub struct TrimCursor {
+    /// Not told by the place: the first segment may be gone when a slice is over.
+    started: bool,
     segment: usize,
     slab: usize,
     look: Look,
