@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use filed::heap::{Buffer, Gc, Heap, Pool, Trim, traced};
+use filed::heap::{Buffer, Gc, Heap, Pool, Trim, malloc, traced};
 
 use crate::child::{self, Numbers};
 use crate::measure::{Random, Series, resident};
@@ -28,9 +28,11 @@ pub(crate) fn target(table: &mut Table, python: &Numbers) -> Result<(), Failure>
         let theirs = ("CPython", python.find(&format!("returned_{case}")));
         table.against_one(what, Unit::Percent, &ours, theirs, Aim::Seen);
         if case != "buffers" {
-            let counted = child::run(&format!("returned-{case}_counted"))?;
-            let theirs = ("Rc", Some(counted.get("returned")));
-            table.against_one(what, Unit::Percent, &ours, theirs, Aim::Seen);
+            for (name, library) in [("Rc", "counted"), ("Rc, malloc_trim", "counted-trimmed")] {
+                let counted = child::run(&format!("returned-{case}_{library}"))?;
+                let theirs = (name, Some(counted.get("returned")));
+                table.against_one(what, Unit::Percent, &ours, theirs, Aim::Seen);
+            }
             let took = Series::one(numbers.get("trim"));
             table.alone("time of the trim, CPU", Unit::Millis, &took, Aim::Seen);
         }
@@ -52,11 +54,16 @@ pub(crate) fn case(which: &str, numbers: &mut Numbers) -> Result<(), Failure> {
         }
     };
     match which.split_once('_') {
-        Some((case, _)) => freed(&Counted, survives(case), numbers, || ()),
+        Some((case, "counted")) => freed(&Counted, survives(case), numbers, || ()),
+        Some((case, _)) => freed(&Counted, survives(case), numbers, || {
+            malloc::trim();
+        }),
         None => {
             let heap = Heap::new();
             freed(&heap, survives(which), numbers, || {
                 heap.trim(Trim::All, Instant::now());
+                // Beside the objects, what was known of some of them goes back to the C library.
+                malloc::trim();
             });
         }
     }

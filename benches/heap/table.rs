@@ -168,6 +168,7 @@ impl Row {
     fn missed_by(&self) -> Option<f64> {
         match self.aim {
             Aim::Ratio(most) => Some(self.ratio() / most - 1.0),
+            Aim::AtMost(0.0) => Some(self.ours.median()),
             Aim::AtMost(most) => Some(self.ours.median() / most - 1.0),
             Aim::AtLeast(least) => Some(1.0 - self.ours.median() / least),
             Aim::Seen => None,
@@ -186,7 +187,7 @@ impl Row {
             self.unit.show_series(&self.ours),
             anchor.unwrap_or_default(),
             match ratio {
-                none if none.is_nan() => String::new(),
+                none if !none.is_finite() => String::new(),
                 small if small < 0.1 => format!("{small:.4}x"),
                 ratio => format!("{ratio:.2}x"),
             },
@@ -198,8 +199,8 @@ impl Row {
             },
             match self.missed_by() {
                 None => String::new(),
-                Some(by) if by > 0.0 => format!("missed by {:.1} %", by * 100.0),
-                Some(_) => "met".into(),
+                Some(by) if by <= 0.0 => "met".into(),
+                Some(by) => format!("missed by {:.1} %", by * 100.0),
             },
         ]
     }
