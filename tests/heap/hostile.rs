@@ -450,6 +450,8 @@ fn a_weak_reference_made_by_a_finalizer_works() {
         &again,
         &SAVED.with_borrow(|saved| saved[0].clone())
     ));
+    // Nor was it among the objects.
+    assert_eq!(heap.objects(None).len(), 1);
     while heap.collect_units(1) {}
     assert_eq!(Gc::count(&again), 3);
     drop((again, SAVED.take()));
@@ -477,4 +479,28 @@ fn a_watch_that_is_saved_still_fires() {
     drop(watched);
     assert_eq!(fired.get(), 1);
     drop((SAVED.take(), WEAK.take()));
+}
+
+/// A candidate that frozen garbage held was found alive, and was no candidate any
+/// more: after the thaw nobody looked at the cycle.
+#[test]
+fn garbage_with_a_frozen_part_is_found_after_the_thaw() {
+    let in_all = Rc::new(Cell::new(0));
+    let heap = Heap::new();
+    let counted = || {
+        let (dropped, next, far) = (count(&in_all), Link::none(), None);
+        let counted = Counted { dropped, next, far };
+        heap.alloc(counted).expect("no limit is set")
+    };
+    let frozen = counted();
+    heap.freeze();
+    let fresh = counted();
+    frozen.next.set(Some(fresh.clone()));
+    // Moved, so that the frozen one loses no handle.
+    fresh.next.set(Some(frozen));
+    drop(fresh);
+    assert_eq!(heap.collect(Generation::Old), 0);
+    heap.unfreeze();
+    assert_eq!(heap.collect(Generation::Old), 2);
+    assert_eq!(in_all.get(), 2);
 }

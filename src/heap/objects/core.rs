@@ -112,6 +112,13 @@ impl Object {
         self.header().count.set(count);
     }
 
+    /// Found unreachable, and beyond being saved: while finalizers run it is whole, and may be in use
+    /// again.
+    #[inline]
+    pub(super) fn is_lost(self) -> bool {
+        self.flags() & (flag::DOOMED | flag::HELD) == flag::DOOMED
+    }
+
     /// One of 0, 1, 2, and 3 for a frozen candidate.
     #[inline]
     pub(super) fn generation(self) -> u16 {
@@ -697,6 +704,9 @@ impl Core {
     /// Freezes or thaws all slabs there are; how many objects they hold.
     pub(super) fn freeze_slabs(&self, frozen: bool) {
         self.release_claims();
+        if frozen {
+            self.epoch.beside_frozen.set(true);
+        }
         let segments = self.segments.borrow();
         for slab in segments.iter().flat_map(|segment| segment.assigned()) {
             if slab.frozen.replace(frozen) == frozen {
@@ -1009,7 +1019,7 @@ impl Core {
                 }
                 // SAFETY: the slot is neither free nor claimed, so an object is in it.
                 let object = unsafe { Object::at(slab.value_of(slot)) };
-                if !object.has(flag::DOOMED | flag::QUEUED) && object.count() > 0 {
+                if !object.is_lost() && !object.has(flag::QUEUED) && object.count() > 0 {
                     each(object);
                 }
             }

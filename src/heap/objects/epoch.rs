@@ -29,7 +29,8 @@
 //!
 //! The rules that must hold: **no white object is touched once phase Black is
 //! over**; **a member that lost a handle meanwhile is a candidate again
-//! afterwards**, whatever was found.
+//! afterwards**, whatever was found; so is every candidate while objects are
+//! frozen, since frozen garbage may hold it.
 //!
 //! The bound: garbage made since the start of an epoch is not looked for in it.
 //! So with `b` bytes as the bound an epoch starts when `b / 2` were allocated
@@ -87,6 +88,9 @@ pub(super) struct Epoch {
     pub(super) pace: Cell<i64>,
     /// Finalizers ran: another epoch has to follow at once.
     again: Cell<bool>,
+    /// Objects were frozen meanwhile. What only frozen garbage holds was found alive, so candidates
+    /// stay candidates.
+    pub(super) beside_frozen: Cell<bool>,
 }
 
 impl Epoch {
@@ -107,6 +111,7 @@ impl Epoch {
             last_units: Cell::new(0),
             pace: Cell::new(WIDEST),
             again: Cell::new(false),
+            beside_frozen: Cell::new(false),
         }
     }
 
@@ -267,6 +272,7 @@ impl Core {
         let epoch = &self.epoch;
         debug_assert!(!epoch.is_active());
         epoch.again.set(false);
+        epoch.beside_frozen.set(self.frozen_slabs.get() > 0);
         epoch.cause.set(cause);
         epoch.spent.set(Duration::ZERO);
         epoch.uncollectable.set(0);
@@ -414,7 +420,9 @@ impl Core {
         let epoch = &self.epoch;
         while let Some(object) = epoch.members.pop() {
             if let Some(object) = object {
-                let touched = object.has(flag::TOUCHED);
+                let was_candidate = epoch.members.len() < epoch.candidates.get();
+                let touched = object.has(flag::TOUCHED)
+                    || was_candidate && epoch.beside_frozen.get() && !object.has(flag::QUEUED);
                 let alive = object.has(flag::BLACK);
                 object.clear(flag::MEMBER | flag::BLACK | flag::TOUCHED | flag::QUIET);
                 if !alive {

@@ -58,8 +58,7 @@ impl<T: Trace> Weak<T> {
         // SAFETY: the stamp is of this object alone and cleared before it is freed, so it is there.
         let object = unsafe { Object::at(self.at) };
         // While finalizers run the weak references of before are dead, and those they make are not.
-        let doomed = object.flags() & (flag::DOOMED | flag::HELD) == flag::DOOMED;
-        (object.count() > 0 && !doomed).then_some(object)
+        (object.count() > 0 && !object.is_lost()).then_some(object)
     }
 
     /// A handle to the object, if it is still there.
