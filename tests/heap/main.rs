@@ -12,6 +12,7 @@ mod leaks;
 mod macros;
 #[path = "../../benches/many_pieces.rs"]
 mod many_pieces;
+mod model;
 mod pressure;
 mod profiling;
 mod records;
