@@ -424,7 +424,7 @@ fn explore(
     // Without a move nothing depends on where slices end.
     let step = if moves_left > 0 { 1 } else { MOST_UNITS };
     let ran = run(heap, start, style, schedule, step);
-    std::mem::forget(told);
+    drop(told);
     let Some((units, graph)) = ran else { return 0 };
     let mut cases = 1;
     if moves_left > 0 {
@@ -444,7 +444,9 @@ struct Told<'a>(&'a Graph, Style, Vec<(u32, Move)>);
 
 impl Drop for Told<'_> {
     fn drop(&mut self) {
-        eprintln!("in {:?}, {:?}: {:?}", self.0, self.1, self.2);
+        if std::thread::panicking() {
+            eprintln!("in {:?}, {:?}: {:?}", self.0, self.1, self.2);
+        }
     }
 }
 

@@ -1153,9 +1153,10 @@ impl World {
         let heap = self.heap.take();
         self.keep_roots();
         self.survive(|| drop(heap));
-        self.let_go();
-        self.let_go_of_kept();
-        self.let_go();
+        while !self.roots.borrow().is_empty() || !self.kept.borrow().is_empty() {
+            self.let_go();
+            self.let_go_of_kept();
+        }
         let left = self.oracle.borrow_mut().left();
         if !left.is_empty() && self.failures.borrow().is_empty() {
             self.fail(format!("closing left {left:?}"));
