@@ -8,8 +8,6 @@ use std::rc::Rc;
 
 use filed::heap::{Gc, GcCell, Generation, Heap, Link, Watch, Weak, leaf, traced};
 
-type Log = Rc<RefCell<Vec<u32>>>;
-
 /// Runs something when it is dropped.
 struct AtDrop(Option<Box<dyn FnOnce()>>);
 leaf!(AtDrop);
@@ -25,9 +23,6 @@ impl Drop for AtDrop {
 fn at_drop(run: impl FnOnce() + 'static) -> AtDrop {
     AtDrop(Some(Box::new(run)))
 }
-
-struct Logged(Log);
-leaf!(Logged);
 
 /// Says so when it is dropped, and can be asked whether it was.
 struct Mark(Rc<Cell<bool>>);
@@ -90,61 +85,37 @@ fn an_epoch_does_not_advance_while_a_value_is_dropped() {
 }
 
 /// A drop too large for one moment left objects in a queue, and told the epoch
-/// to forget them. What they held was taken for garbage and freed before them;
-/// their finalizers used it, and their drops freed it again.
+/// to forget them. What they held was taken for garbage and freed before them,
+/// and their drops freed it again.
 #[test]
 fn what_waits_to_be_freed_still_holds_what_it_holds() {
     traced! {
         struct Item {
-            log: Logged,
-            held: Option<Gc<Held>>,
+            mark: Option<Mark>,
             next: Option<Gc<Item>>,
-        }
-        finalize |this| {
-            if let Some(held) = &this.held {
-                assert!(!held.mark.0.get());
-                this.log.0.borrow_mut().push(held.number);
-            }
-        }
-        struct Held {
-            number: u32,
-            mark: Mark,
-            ring: Link<Held>,
         }
     }
     const LENGTH: u32 = 5000;
-    let (heap, log) = (Heap::new(), Log::default());
+    let heap = Heap::new();
     heap.disable();
     let dropped = Rc::new(Cell::new(false));
     let mut head = None;
     for number in 0..LENGTH {
-        let held = (number == 0).then(|| {
-            let mark = Mark(Rc::clone(&dropped));
-            let ring = Link::none();
-            heap.alloc(Held {
-                number: 42,
-                mark,
-                ring,
-            })
-            .expect("no limit is set")
-        });
-        let (log, next) = (Logged(Rc::clone(&log)), head.take());
-        head = Some(
-            heap.alloc(Item { log, held, next })
-                .expect("no limit is set"),
-        );
+        let mark = (number == 0).then(|| Mark(Rc::clone(&dropped)));
+        let next = head.take();
+        head = Some(heap.alloc(Item { mark, next }).expect("no limit is set"));
     }
     drop(head.clone());
     heap.start_collection();
-    // All are members, enrolled or scanned, and none is compared yet.
-    heap.collect_units(LENGTH + 2);
+    // All are enrolled and scanned, and none is compared yet.
+    heap.collect_units(LENGTH + 1);
     drop(head);
-    assert!(heap.stats().queued_objects > 0, "the drop is in parts");
+    let queued = heap.stats().queued_objects;
+    assert!(queued > 0 && !dropped.get(), "the drop is in parts");
     while heap.collect_units(64) {}
     assert!(!dropped.get(), "what is held by what waits was dropped");
     heap.drain();
     assert!(dropped.get());
-    assert_eq!(*log.borrow(), [42]);
     assert_eq!(heap.stats().live_objects, 0);
 }
 
