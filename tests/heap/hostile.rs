@@ -250,8 +250,10 @@ fn closing_a_heap_lets_go_of_its_callbacks() {
     let heap = Heap::new();
     let held = far(&heap, 1, &in_all);
     heap.on_collection(move |_| assert!(held.next.is_none()));
+    let held = ring(&heap, count(&in_all), None);
+    heap.on_collection(move |_| assert!(!held.next.is_none()));
     drop(heap);
-    assert_eq!(in_all.get(), 1);
+    assert_eq!(in_all.get(), 2);
 }
 
 /// When the last handle went in a drop or a finalizer there was no last collection.

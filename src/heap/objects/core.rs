@@ -1064,11 +1064,16 @@ impl Core {
         for _ in 0..LAST_ROUNDS {
             self.drain();
             self.collect_all(super::stats::Cause::Close);
-            if self.queue.is_empty() && self.rolls.iter().all(Roll::is_empty) {
+            if !self.has_work() {
                 break;
             }
         }
         self.drain();
+    }
+
+    /// Whether there is something to free or to look at.
+    fn has_work(&self) -> bool {
+        !self.queue.is_empty() || self.rolls.iter().any(|roll| !roll.is_empty())
     }
 
     /// Gives back what was frozen.
@@ -1102,6 +1107,9 @@ impl Core {
             // Nothing will be told any more. They may hold objects, and thereby the heap.
             let callbacks = this.statistics.take_callbacks();
             this.guarded("a drop", || drop(callbacks));
+            if this.is_idle() && this.has_work() {
+                this.collect_last();
+            }
         }
         // SAFETY: upheld by the caller.
         unsafe { Core::drop_owner(core) };
