@@ -5,8 +5,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
-use filed::heap::{Gc, GcCell, Generation, Heap, Link, Watch, Weak, leaf, traced};
+use filed::heap::{Gc, GcCell, Generation, Heap, Link, Options, Watch, Weak, leaf, traced};
 
 /// Runs something when it is dropped.
 struct AtDrop(Option<Box<dyn FnOnce()>>);
@@ -476,4 +477,26 @@ fn garbage_with_a_frozen_part_is_found_after_the_thaw() {
     heap.unfreeze();
     assert_eq!(heap.collect(Generation::Old), 2);
     assert_eq!(in_all.get(), 2);
+}
+
+/// A unit of work that made garbage without end was not stopped by the bound on
+/// garbage, as its guard promises.
+#[test]
+fn a_long_unit_of_work_keeps_the_bound_on_garbage() {
+    let heap = Heap::with(Options {
+        garbage_floor_bytes: 1 << 20,
+        slice: Duration::MAX,
+        ..Options::default()
+    });
+    let in_all = Rc::new(Cell::new(0));
+    let mut units = heap.units();
+    let unit = units.unit();
+    let mut most = 0;
+    for _ in 0..100_000 {
+        drop(ring(&heap, count(&in_all), None));
+        most = most.max(heap.stats().live_bytes);
+    }
+    let bound = heap.stats().garbage_bound_bytes;
+    assert!(most <= bound, "{most} bytes with a bound of {bound}");
+    drop(unit);
 }

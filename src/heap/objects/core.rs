@@ -238,7 +238,7 @@ pub(super) struct Core {
     pub(super) limit: Cell<u64>,
     /// What `countdown` was when it was last set.
     quantum: Cell<i64>,
-    /// Bytes allocated in all, external ones included, except those of the present quantum.
+    /// Bytes allocated in all, external ones not included, except those of the present quantum.
     allocated: Cell<u64>,
     /// Candidates, by generation; the last for frozen ones.
     pub(super) rolls: [Roll<Option<Object>>; 4],

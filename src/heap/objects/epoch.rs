@@ -259,7 +259,8 @@ impl Core {
         {
             self.pass(Generation::Middle, Cause::Automatic, longest);
         }
-        if self.epoch.again.get() || !self.rolls[2].is_empty() {
+        // What a pass has no time for, or found alive, is for the epoch.
+        if self.epoch.again.get() || self.rolls[..3].iter().any(|roll| !roll.is_empty()) {
             return true;
         }
         // No candidate is left, so there is no garbage.
@@ -534,7 +535,12 @@ impl Core {
             self.begin_epoch(cause);
             self.advance(&endless);
         }
-        self.note_pause(Pause::Whole, endless.elapsed());
+        if cause == Cause::Close {
+            // Nobody waits for a heap that is given up, so it is counted and not told.
+            self.statistics.note_pause(Pause::Whole, endless.elapsed());
+        } else {
+            self.note_pause(Pause::Whole, endless.elapsed());
+        }
         self.collected_old() - before
     }
 

@@ -127,7 +127,7 @@ impl<T: Trace> Drop for Gc<T> {
     }
 }
 
-impl<T: Trace + fmt::Debug> fmt::Debug for Gc<T> {
+impl<T: Trace> fmt::Debug for Gc<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the value: in a cycle that would have no end.
         write!(f, "Gc({:#x})", Gc::address(self))

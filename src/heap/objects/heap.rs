@@ -225,7 +225,8 @@ impl Heap {
     }
 
     /// Has `callback` called at the start and at the end of each collection.
-    /// It cannot start one. It goes with the [`CallbackId`].
+    /// It cannot start one. It stays until
+    /// [`Heap::remove_callback`] or the end of the heap.
     pub fn on_collection(&self, callback: impl Fn(&CollectionEvent) + 'static) -> CallbackId {
         CallbackId(self.core().statistics.add_callback(Rc::new(callback)))
     }

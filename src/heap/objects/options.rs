@@ -13,6 +13,8 @@ pub struct Options {
     /// Longest automatic pass over a young generation before it is given up
     /// and left to the incremental collector, default 250 us.
     pub longest_young: Duration,
+    /// Most candidates that such a pass takes at once, default 2,048; the others wait for the next.
+    pub most_candidates: u32,
     /// What starts an automatic collection of the oldest generation.
     pub oldest_rule: OldestRule,
     /// The garbage that may be outstanding, as a share of the live bytes, default 1/8.
@@ -44,6 +46,7 @@ impl Default for Options {
             limit_bytes: None,
             slice: Duration::from_micros(100),
             longest_young: Duration::from_micros(250),
+            most_candidates: 2048,
             oldest_rule: OldestRule::Debt,
             garbage_share: 0.125,
             garbage_floor_bytes: 16 << 20,

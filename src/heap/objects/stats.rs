@@ -226,6 +226,8 @@ pub struct HeapStats {
     pub generations: [GenerationStats; 3],
     /// Pauses in which everything was collected at once, of those of the oldest generation.
     pub whole: Histogram,
+    /// Collections of everything at once because memory was short.
+    pub critical: u64,
     /// Pauses for freeing what large drops had left.
     pub drains: Histogram,
     /// Objects that are there.
@@ -415,6 +417,9 @@ impl Statistics {
         of.collections += 1;
         of.collected += event.collected;
         of.uncollectable += event.uncollectable;
+        if event.cause == Cause::Critical {
+            counted.critical += 1;
+        }
     }
 }
 

@@ -29,10 +29,6 @@ use super::trace::Tracer;
 /// Doublings of the threshold after passes that found nothing, at most.
 const MOST_BACKOFF: u32 = 6;
 
-/// Candidates of an automatic pass, at most: so many take less than the longest pass, if they reach
-/// little.
-const MOST_CANDIDATES: u32 = 2048;
-
 /// State of the collections of the younger generations.
 pub(super) struct Young {
     members: Roll<Option<Object>>,
@@ -89,7 +85,7 @@ impl Core {
         };
         // What is counted here is only the way there; comparing and freeing take as long again.
         let longest = self.options.get().longest_young / 2;
-        let candidates = self.rolls[0].len().min(MOST_CANDIDATES);
+        let candidates = self.rolls[0].len().min(self.options.get().most_candidates);
         let collected = self.pass(generation, Cause::Automatic, longest);
         // As PHP does: a pass that found nearly nothing was not worth it.
         let backoff = &self.young.backoff;
@@ -154,7 +150,7 @@ impl Core {
         // A program may drop a million handles between two moments. What the pass has no time for
         // stays a candidate, and the next moment goes on with it.
         let most = if slice.longest_is_set() {
-            MOST_CANDIDATES
+            self.options.get().most_candidates
         } else {
             u32::MAX
         };

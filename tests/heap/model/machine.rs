@@ -101,7 +101,9 @@ pub(super) fn run(ops: &[Op], config: u8, trace: bool) -> Result<(), String> {
     let options = Options {
         limit_bytes: None,
         slice: [Duration::ZERO, Duration::MAX][usize::from(config & 1)],
-        longest_young: [Duration::ZERO, Duration::MAX][usize::from(config >> 1 & 1)],
+        // An hour never ends here, but it is a limit: then the number of candidates is one too.
+        longest_young: [Duration::ZERO, Duration::from_secs(3600)][usize::from(config >> 1 & 1)],
+        most_candidates: [2048, 1, 3, 10][usize::from(config >> 6)],
         oldest_rule: [OldestRule::Debt, OldestRule::Quarter][usize::from(config >> 2 & 1)],
         garbage_share: 0.0,
         garbage_floor_bytes: 4096,
