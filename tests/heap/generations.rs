@@ -328,8 +328,9 @@ fn a_young_collection_that_takes_long_is_given_up_for_the_incremental_one() {
 
 /// Keeps a number of cycles and replaces the oldest, so that all garbage is old.
 struct Churn {
-    heap: Heap,
     kept: VecDeque<Gc<Large>>,
+    /// Goes after what is on it: later nobody collects that.
+    heap: Heap,
     _large: RwLockReadGuard<'static, ()>,
 }
 
