@@ -1,6 +1,6 @@
 //! The fingerprint cache with millions of pieces: `cargo bench --bench fingerprints [-- MILLIONS]`.
 //!
-//! Makes a store of 10 million pieces (some 2 GB, two minutes) and looks all of them up in the order
+//! Makes a store of 10 million pieces (more than a gigabyte, some ten seconds) and looks all of them up in the order
 //! they were stored, as a second copy of the same data would: what a piece costs in memory, how often
 //! the cache answers, how long the collector pauses; and what is left when the cache is dropped.
 

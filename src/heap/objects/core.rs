@@ -1194,32 +1194,26 @@ impl Drop for Frees<'_> {
 
 /// A level of nested drops. The outermost one frees what was queued, and ends a heap without a
 /// handle: so nothing may come after it that knows the core, as another guard in it would.
-struct Level<'a> {
-    core: &'a Core,
-    before: u32,
-}
+struct Level<'a>(ManuallyDrop<Depth<'a>>);
 
 impl<'a> Level<'a> {
     #[inline]
     fn enter(core: &'a Core) -> Self {
-        let before = core.depth.get();
-        core.depth.set(before + 1);
-        Self { core, before }
+        Self(ManuallyDrop::new(Depth::enter(core)))
     }
 }
 
 impl Drop for Level<'_> {
     #[inline]
     fn drop(&mut self) {
-        let core = self.core;
-        if self.before > 0 {
-            core.depth.set(self.before);
-            return;
-        }
-        if !core.queue.is_empty() {
+        let (core, before) = (self.0.core, self.0.before);
+        if before == 0 && !core.queue.is_empty() {
             core.free_queued();
         }
-        core.depth.set(0);
+        core.depth.set(before);
+        if before > 0 {
+            return;
+        }
         if core.closing.get() && core.is_idle() {
             core.closing.set(false);
             core.add_owner();

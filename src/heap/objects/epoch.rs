@@ -76,9 +76,9 @@ pub(super) struct Epoch {
     candidates: Cell<u32>,
     uncollectable: Cell<u64>,
     spent: Cell<Duration>,
-    /// Bytes allocated since the last epoch ended.
+    /// Bytes allocated since the last epoch started.
     owed: Cell<u64>,
-    /// Of those, bytes allocated when the epoch started.
+    /// Of those, bytes allocated before the epoch under way started.
     owed_at_start: Cell<u64>,
     /// Members of the last epoch.
     last_members: Cell<u32>,

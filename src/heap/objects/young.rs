@@ -14,7 +14,9 @@
 //!
 //! The rules that must hold: **nobody but the pass runs until it knows what is
 //! garbage**; **a candidate that is found alive stays one, a generation older**:
-//! it may be held by garbage that is older than the pass looks.
+//! it may be held by garbage that is older than the pass looks; **a candidate
+//! that a pass did not take counts as outside**, though it looks like a member:
+//! an automatic pass takes a bounded number.
 
 use std::cell::Cell;
 use std::time::Duration;

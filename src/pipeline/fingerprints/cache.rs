@@ -26,7 +26,7 @@ const GROUP_NUMBERS: u32 = 32;
 const BLOCK: usize = 1024;
 /// What a group costs: its slot, its place in its pack and in [`Groups`].
 const GROUP_BYTES: u64 = 1024 + 8 + 16;
-/// What a piece costs in the table at worst.
+/// What a piece costs in a table that has just grown.
 const TABLE_BYTES: u64 = 15;
 /// What a pack costs beside its groups: its slot, its pin, its vector's head.
 const PACK_BYTES: u64 = 256;

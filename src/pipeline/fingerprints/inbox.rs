@@ -1,7 +1,7 @@
 //! What the cache's thread is asked and told.
 //!
 //! Bounded by itself: an asker waits for its answer before it asks again, and orders of one kind are
-//! one order. Questions come before orders only if they came first: an order waits for one chunk at most.
+//! one order. Orders go before questions, so that one waits for the chunk at hand at most.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -14,10 +14,10 @@
 //!   │ <──────────────────────────answer─ reads lists of packs
 //! ```
 //!
-//! The lists are objects of a managed heap, which belongs to one thread: the one that runs
-//! [`Fingerprints::while_serving`]'s other half. Workers ask it once for a chunk, and only when the
-//! table or the index knows a piece of the chunk: new data cost no switch between threads. A chunk's
-//! questions are the heap's unit of work, at whose end it collects what is due.
+//! The lists are objects of a managed heap, which belongs to one thread: [`Fingerprints::while_serving`]
+//! starts it. Workers ask it once for a chunk, and only when the table or the index knows a piece of
+//! the chunk: new data cost no switch between threads. A chunk's questions are the heap's unit of
+//! work, at whose end it collects what is due.
 //!
 //! Two rules. An answer is only given after the whole digest was compared with the pack's list. And
 //! only pieces that the index knows are taken into memory: the file of a pack that is still written
