@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use crate::heap::{Pool, Trim, malloc};
-use crate::pipeline::Limits;
 use crate::pipeline::fingerprints::{Fingerprints, Pacing};
+use crate::pipeline::{Limits, Reading};
 use crate::pressure::action::{Action, CacheCut, Pace, Switch};
 use crate::store::database::Database;
 
@@ -49,7 +49,10 @@ impl Relief<'_> {
                     }
                 }
                 Action::DropPageCacheBehind(switch) => {
-                    self.limits.set_drop_behind(*switch == Switch::On);
+                    self.limits.set_reading(match switch {
+                        Switch::On => Reading::Lean,
+                        Switch::Off => Reading::Ahead,
+                    });
                 }
                 Action::ShrinkPieceCache(cut) => {
                     if let Some(known) = self.known {

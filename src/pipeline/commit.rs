@@ -15,7 +15,6 @@ use rustix::fs::Advice;
 use super::claims::Claims;
 use super::intake::Intake;
 use super::ledger::{Finished, Ledger, Uncommitted, Workers};
-use super::limits::Limits;
 use super::report::{FileReport, Status};
 use crate::store::index::PackRow;
 use crate::store::{PackId, Store, StoreError};
@@ -40,7 +39,6 @@ pub(super) struct Committer<'run> {
     pub ledger: &'run Ledger,
     pub claims: &'run Claims,
     pub intake: &'run Intake<'run>,
-    pub limits: &'run Limits,
     pub report: &'run (dyn Fn(FileReport) + Sync),
 }
 
@@ -108,9 +106,8 @@ impl Committer<'_> {
     ) -> Result<Vec<u64>, StoreError> {
         for (id, (_, file)) in rows {
             self.store.sync_pack(*id, file)?;
-            if self.limits.drops_behind() {
-                let _ = rustix::fs::fadvise(file.as_ref(), 0, None::<NonZeroU64>, Advice::DontNeed);
-            }
+            // Written once and hardly read again: nobody else is to make room for it.
+            let _ = rustix::fs::fadvise(file.as_ref(), 0, None::<NonZeroU64>, Advice::DontNeed);
         }
         self.store.sync_pack_names(rows.keys().copied())?;
         // In key order the inserts walk through the index instead of jumping about in it.

@@ -1,21 +1,35 @@
 //! What the data plane may use at present. It has not heard of pressure: somebody sets limits here,
 //! and every worker follows them from its next chunk on.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 /// Limits that may change while work goes on.
 #[derive(Debug)]
 pub struct Limits {
     workers: AtomicUsize,
-    drop_behind: AtomicBool,
+    reading: AtomicU8,
+}
+
+/// How files are read. In every way the page cache is dropped behind the reader, unless others had the
+/// file in there before.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Reading {
+    /// The kernel reads ahead as it sees fit.
+    Ahead = 0,
+    /// Nothing is read ahead: where memory is short, what was read ahead is thrown out before it is
+    /// used, and read again.
+    Lean = 1,
+    /// Past the page cache, where the file system can; else as [`Lean`](Reading::Lean).
+    Direct = 2,
 }
 
 impl Limits {
-    /// `workers` threads (at least one) may work, and the page cache is left as it is.
+    /// `workers` threads (at least one) may work, and the kernel reads ahead.
     pub fn new(workers: usize) -> Limits {
         Limits {
             workers: AtomicUsize::new(workers.max(1)),
-            drop_behind: AtomicBool::new(false),
+            reading: AtomicU8::new(Reading::Ahead as u8),
         }
     }
 
@@ -29,14 +43,18 @@ impl Limits {
         self.workers.store(workers.max(1), Ordering::Relaxed);
     }
 
-    /// Whether pages of files that were read or written are dropped from the page cache.
-    pub fn drops_behind(&self) -> bool {
-        self.drop_behind.load(Ordering::Relaxed)
+    /// How files are read at present.
+    pub fn reading(&self) -> Reading {
+        match self.reading.load(Ordering::Relaxed) {
+            0 => Reading::Ahead,
+            1 => Reading::Lean,
+            _ => Reading::Direct,
+        }
     }
 
-    /// Sets whether the page cache is dropped behind reader and writer.
-    pub fn set_drop_behind(&self, on: bool) {
-        self.drop_behind.store(on, Ordering::Relaxed);
+    /// Sets how files are read from the next chunk on.
+    pub fn set_reading(&self, reading: Reading) {
+        self.reading.store(reading as u8, Ordering::Relaxed);
     }
 }
 

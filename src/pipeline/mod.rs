@@ -30,6 +30,7 @@ mod commit;
 mod compress;
 pub mod digest;
 pub mod fingerprints;
+mod found_cached;
 mod intake;
 mod ledger;
 mod limits;
@@ -46,7 +47,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use digest::CHUNK_BYTES;
-pub use limits::{Limits, Stop};
+pub use limits::{Limits, Reading, Stop};
 pub use report::{FileReport, Progress, Status};
 pub use walk::{Found, Input, Walk};
 pub use worker::worker_buffer_bytes;
@@ -145,7 +146,6 @@ pub fn take_in(
         ledger: &ledger,
         claims: &claims,
         intake: &intake,
-        limits,
         report,
     };
     let outcome = known.while_serving(|| {

@@ -1,5 +1,9 @@
 //! Reading a file or a stream chunk by chunk, holes left out, and noticing that it changed.
 //!
+//! Three ways of reading, see [`Reading`]: with the kernel's read-ahead, without, and past the page
+//! cache. They give the same bytes, and change from one chunk to the next. Where direct reading is
+//! refused (tmpfs, some overlays) that file is read without read-ahead instead.
+//!
 //! Files are read with `pread`, never mapped: a file that shrinks under a mapping kills the process,
 //! under `pread` it is a short read. What was read counts as the file only if its size, times and
 //! inode are the same afterwards and nothing follows the last byte.
@@ -9,17 +13,24 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Advice, OFlags, SeekFrom};
 use rustix::io::Errno;
 
-use super::limits::Stop;
+use super::found_cached::FoundCached;
+use super::limits::{Reading, Stop};
 use crate::store::manifest::Metadata;
 
 /// How long a read of a stream waits before it looks whether it should stop.
 const STREAM_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Direct reading starts and ends at multiples of this many bytes, in the file and in memory: what every
+/// device that is met can do.
+pub(super) const DIRECT_BYTES: usize = 4096;
 
 /// Data between two holes, within one chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +62,14 @@ pub(super) enum ReadError {
 pub(super) struct FileSource {
     file: File,
     metadata: fs::Metadata,
+    /// What of it was in the page cache before.
+    found: FoundCached,
+    /// Whether the kernel has been told not to read ahead.
+    lean: AtomicBool,
+    /// The same file, opened to read past the page cache; none if that was refused.
+    direct: OnceLock<Option<File>>,
+    /// Direct reading was refused after all.
+    indirect: AtomicBool,
 }
 
 impl FileSource {
@@ -68,7 +87,15 @@ impl FileSource {
         }
         // Advice only: where it is not taken, reading is as right as before.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
-        Ok(FileSource { file, metadata })
+        let found = FoundCached::of(&file, metadata.len());
+        Ok(FileSource {
+            file,
+            metadata,
+            found,
+            lean: AtomicBool::new(false),
+            direct: OnceLock::new(),
+            indirect: AtomicBool::new(false),
+        })
     }
 
     /// Length when it was opened, in bytes.
@@ -86,8 +113,10 @@ impl FileSource {
         &self,
         offset: u64,
         room: &mut [u8],
+        reading: Reading,
         extents: &mut Vec<Extent>,
     ) -> Result<(), ReadError> {
+        self.advise(reading);
         extents.clear();
         let end = offset + room.len() as u64;
         let mut at = offset;
@@ -112,7 +141,7 @@ impl FileSource {
                 start: (data - offset) as usize,
                 end: (at - offset) as usize,
             };
-            self.read_exact(&mut room[extent.start..extent.end], data)?;
+            self.read_extent(room, offset, extent, reading)?;
             extents.push(extent);
         }
         Ok(())
@@ -150,10 +179,91 @@ impl FileSource {
         }
     }
 
-    /// Drops the pages of this part of the file from the page cache.
-    pub(super) fn drop_behind(&self, offset: u64, length: usize) {
-        let length = std::num::NonZeroU64::new(length as u64);
+    /// Drops the pages of this part of the file from the page cache, unless others had them there.
+    pub(super) fn drop_behind(&self, offset: u64, length: usize, reading: Reading) {
+        if !self.found.is_ours(offset, length as u64, reading) {
+            return;
+        }
+        // The page before it was read again for what the chunker looks at.
+        let start = offset.saturating_sub(DIRECT_BYTES as u64);
+        self.drop_pages(
+            start,
+            std::num::NonZeroU64::new(offset - start + length as u64),
+        );
+    }
+
+    /// Drops what is left of it in the page cache: read-ahead may have run behind the reader.
+    pub(super) fn drop_rest(&self, reading: Reading) {
+        if self.found.is_ours(0, self.size_bytes(), reading) {
+            self.drop_pages(0, None);
+        }
+    }
+
+    fn drop_pages(&self, offset: u64, length: Option<std::num::NonZeroU64>) {
+        // Advice only.
         let _ = rustix::fs::fadvise(&self.file, offset, length, Advice::DontNeed);
+    }
+
+    /// Tells the kernel whether to read ahead, when that changes.
+    fn advise(&self, reading: Reading) {
+        let lean = reading != Reading::Ahead;
+        if self.lean.swap(lean, Ordering::Relaxed) != lean {
+            let advice = if lean {
+                Advice::Random
+            } else {
+                Advice::Sequential
+            };
+            let _ = rustix::fs::fadvise(&self.file, 0, None, advice);
+        }
+    }
+
+    /// Reads an extent of the chunk at `offset`, whole pages of it past the page cache if so wanted.
+    fn read_extent(
+        &self,
+        room: &mut [u8],
+        offset: u64,
+        extent: Extent,
+        reading: Reading,
+    ) -> Result<(), ReadError> {
+        let start = extent.start.next_multiple_of(DIRECT_BYTES);
+        let end = extent.end - extent.end % DIRECT_BYTES;
+        let aligned = (room.as_ptr() as usize).is_multiple_of(DIRECT_BYTES);
+        if reading == Reading::Direct
+            && aligned
+            && start < end
+            && let Some(direct) = self.direct()
+        {
+            match direct.read_exact_at(&mut room[start..end], offset + start as u64) {
+                Ok(()) => {
+                    for edge in [extent.start..start, end..extent.end] {
+                        let at = offset + edge.start as u64;
+                        self.read_exact(&mut room[edge], at)?;
+                    }
+                    return Ok(());
+                }
+                // What is really wrong shows when it is read the other way.
+                Err(_) => self.indirect.store(true, Ordering::Relaxed),
+            }
+        }
+        let at = offset + extent.start as u64;
+        self.read_exact(&mut room[extent.start..extent.end], at)
+    }
+
+    /// The file, opened to read past the page cache.
+    fn direct(&self) -> Option<&File> {
+        if self.indirect.load(Ordering::Relaxed) {
+            return None;
+        }
+        let open = || {
+            use std::os::fd::AsRawFd;
+            // By its descriptor: its path may name another file by now.
+            let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            let flags = OFlags::DIRECT | OFlags::NONBLOCK | OFlags::NOCTTY;
+            let mut options = fs::OpenOptions::new();
+            options.read(true).custom_flags(flags.bits() as i32);
+            options.open(path).ok()
+        };
+        self.direct.get_or_init(open).as_ref()
     }
 
     /// `None`: no data (or hole) from there on. File systems without holes say everything is data.
@@ -225,5 +335,68 @@ pub(super) fn metadata_of(metadata: &fs::Metadata) -> Metadata {
         ctime_ns: ns(metadata.ctime(), metadata.ctime_nsec()),
         inode: metadata.ino(),
         device: metadata.dev(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// A file of data, a hole, and data that ends within a page.
+    fn file_with_a_hole() -> (tempfile::NamedTempFile, Vec<u8>) {
+        let mut content = vec![0; 900_001];
+        blake3::Hasher::new().finalize_xof().fill(&mut content);
+        content[200_704..401_408].fill(0);
+        let mut file = tempfile::NamedTempFile::new_in(".").unwrap();
+        file.write_all(&content[..200_704]).unwrap();
+        file.as_file().set_len(401_408).unwrap();
+        io::Seek::seek(&mut file, io::SeekFrom::End(0)).unwrap();
+        file.write_all(&content[401_408..]).unwrap();
+        file.as_file().sync_all().unwrap();
+        (file, content)
+    }
+
+    #[test]
+    fn every_way_of_reading_gives_the_same_bytes() {
+        let (file, content) = file_with_a_hole();
+        let source = FileSource::open(file.path()).unwrap();
+        let pool = crate::heap::Pool::new(8 << 20);
+        let mut room = pool.account("test").take(content.len()).unwrap();
+        let mut seen = Vec::new();
+        for reading in [
+            Reading::Ahead,
+            Reading::Lean,
+            Reading::Direct,
+            Reading::Ahead,
+        ] {
+            room.fill(1);
+            let mut extents = Vec::new();
+            let outcome = source.read_chunk(0, &mut room, reading, &mut extents);
+            assert!(outcome.is_ok(), "{reading:?}");
+            assert!(room[..] == content[..], "{reading:?}");
+            source.drop_behind(0, content.len(), reading);
+            seen.push(extents);
+        }
+        assert!(seen.iter().all(|extents| *extents == seen[0]));
+    }
+
+    #[test]
+    fn a_file_that_shrank_says_so_in_every_way_of_reading() {
+        for reading in [Reading::Ahead, Reading::Lean, Reading::Direct] {
+            let (file, content) = file_with_a_hole();
+            let source = FileSource::open(file.path()).unwrap();
+            file.as_file().set_len(100_000).unwrap();
+            let pool = crate::heap::Pool::new(8 << 20);
+            let mut room = pool.account("test").take(content.len()).unwrap();
+            let outcome = source.read_chunk(0, &mut room, reading, &mut Vec::new());
+            // What is beyond the end looks like a hole; that it is none shows at the end.
+            let at_the_end = source.check_unchanged();
+            assert!(
+                matches!(outcome, Err(ReadError::Shrank))
+                    || matches!(at_the_end, Err(ReadError::Shrank)),
+                "{reading:?}"
+            );
+        }
     }
 }

@@ -18,7 +18,7 @@ use super::intake::{Intake, Task};
 use super::ledger::{Deposit, Finished, Ledger};
 use super::limits::{Limits, Stop};
 use super::report::{FileReport, Progress, Status};
-use super::source::{Extent, ReadError, read_stream};
+use super::source::{DIRECT_BYTES, Extent, ReadError, read_stream};
 use super::stream::{Assembly, ChunkDone, Item, Origin, Stream};
 use super::{Options, now_ns};
 use crate::heap::{Account, Buffer, Noted, TakeError, held_by};
@@ -67,7 +67,8 @@ pub fn worker_buffer_bytes(method: &Method) -> u64 {
 fn head_bytes(method: &Method) -> usize {
     match method {
         Method::Content(params) => params.max_bytes().max(Stream::CONTEXT),
-        Method::Fixed => Stream::CONTEXT,
+        // A whole page, so that the chunk behind it lies at the start of one.
+        Method::Fixed => DIRECT_BYTES,
     }
 }
 
@@ -310,10 +311,9 @@ impl<'run> Worker<'run> {
         }
         Progress::add(&self.crew.progress.done_bytes, done.length_bytes);
         Progress::add(&self.crew.progress.new_bytes, done.new_bytes);
-        if let Origin::File(file) = &stream.origin
-            && self.crew.limits.drops_behind()
-        {
-            file.drop_behind(index * CHUNK_BYTES as u64, length);
+        if let Origin::File(file) = &stream.origin {
+            let reading = self.crew.limits.reading();
+            file.drop_behind(index * CHUNK_BYTES as u64, length, reading);
         }
         let mut assembly = stream.complete(index, done);
         while let Some(runs) = assembly.runs.take_part() {
@@ -356,7 +356,8 @@ impl<'run> Worker<'run> {
                 if index > 0 {
                     file.read_before(offset, &mut tools.chunk[head - Stream::CONTEXT..head])?;
                 }
-                file.read_chunk(offset, &mut tools.chunk[head..head + length], extents)?;
+                let room = &mut tools.chunk[head..head + length];
+                file.read_chunk(offset, room, self.crew.limits.reading(), extents)?;
                 Ok((length, last))
             }
             Origin::Stdin(state) => {
@@ -604,12 +605,14 @@ impl<'run> Worker<'run> {
         stream: &Arc<Stream>,
         mut assembly: std::sync::MutexGuard<'_, Assembly>,
     ) -> Result<(), StoreError> {
-        if let Origin::File(file) = &stream.origin
-            && let Err(error) = file.check_unchanged()
-        {
-            drop(assembly);
-            self.crew.fail_stream(stream, &error);
-            return Ok(());
+        if let Origin::File(file) = &stream.origin {
+            let unchanged = file.check_unchanged();
+            file.drop_rest(self.crew.limits.reading());
+            if let Err(error) = unchanged {
+                drop(assembly);
+                self.crew.fail_stream(stream, &error);
+                return Ok(());
+            }
         }
         let mut version = Version {
             name: stream.name.clone(),
