@@ -85,6 +85,9 @@ pub enum LimitSource {
     CgroupMax,
     /// cgroup v1 `memory.limit_in_bytes`: above it the kernel kills.
     CgroupV1,
+    /// cgroup v1 `memory.soft_limit_in_bytes`: above it the kernel takes pages
+    /// back when the host runs short.
+    CgroupSoft,
     /// `RLIMIT_DATA`: above it allocations fail.
     RlimitData,
     /// `RLIMIT_AS`: above it every mapping fails.
@@ -101,7 +104,10 @@ impl LimitSource {
     /// other processes of the group, and on the host everybody else.
     pub fn usable_percent(self) -> u8 {
         match self {
-            LimitSource::Configured | LimitSource::CgroupHigh | LimitSource::Threshold => 100,
+            LimitSource::Configured
+            | LimitSource::CgroupHigh
+            | LimitSource::CgroupSoft
+            | LimitSource::Threshold => 100,
             LimitSource::CgroupMax
             | LimitSource::CgroupV1
             | LimitSource::RlimitData
@@ -118,6 +124,7 @@ impl fmt::Display for LimitSource {
             LimitSource::CgroupHigh => "cgroup memory.high",
             LimitSource::CgroupMax => "cgroup memory.max",
             LimitSource::CgroupV1 => "cgroup memory.limit_in_bytes",
+            LimitSource::CgroupSoft => "cgroup memory.soft_limit_in_bytes",
             LimitSource::RlimitData => "RLIMIT_DATA",
             LimitSource::RlimitAddressSpace => "RLIMIT_AS",
             LimitSource::HostAvailable => "memory available at start",

@@ -38,7 +38,7 @@
 //!
 //! | source | share |
 //! |---|---|
-//! | configured limit, cgroup `memory.high` | 100 % |
+//! | configured limit, cgroup `memory.high`, v1 `memory.soft_limit_in_bytes` | 100 % |
 //! | cgroup `memory.max`, v1 `memory.limit_in_bytes`, `RLIMIT_DATA`, `RLIMIT_AS` | 90 % |
 //! | host memory available at start | 80 % |
 //! | none of these: threshold / 70 % | 100 % |

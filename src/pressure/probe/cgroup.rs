@@ -8,7 +8,7 @@
 //! | set-up | line of `/proc/self/cgroup` | files |
 //! |---|---|---|
 //! | v2 | `0::/path` | `/sys/fs/cgroup/path/memory.{high,max}` |
-//! | v1 | `9:memory:/path` | `/sys/fs/cgroup/memory/path/memory.limit_in_bytes` |
+//! | v1 | `9:memory:/path` | `/sys/fs/cgroup/memory/path/memory.{limit,soft_limit}_in_bytes` |
 //! | hybrid | both | v2 below `/sys/fs/cgroup/unified`, memory in either |
 //!
 //! In a container the path may be that of the host, and only the container's
@@ -26,18 +26,42 @@ use crate::pressure::probe::{ProbeError, number, read_start};
 /// A line per hierarchy, of which v1 has about a dozen, each a path at most.
 const CGROUP_MAX_BYTES: u64 = 64 << 10;
 /// A number of 20 digits, and enough more to see that it is none.
-const LIMIT_MAX_BYTES: u64 = 64;
+pub(super) const LIMIT_MAX_BYTES: u64 = 64;
 /// Longer paths cannot be opened, and so limit how far we walk.
 const PATH_MAX_BYTES: usize = 4096;
 /// v1 writes "unlimited" as the greatest multiple of the page size that fits a
 /// signed 64-bit number. Nothing that is really meant comes near it.
 const V1_UNLIMITED_BYTES: u64 = 1 << 62;
 
-const V2_FILES: &[(LimitSource, &str)] = &[
-    (LimitSource::CgroupHigh, "memory.high"),
-    (LimitSource::CgroupMax, "memory.max"),
-];
-const V1_FILES: &[(LimitSource, &str)] = &[(LimitSource::CgroupV1, "memory.limit_in_bytes")];
+/// The two interfaces that the memory controller has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    V1,
+    V2,
+}
+
+impl Version {
+    /// The files that set limits, and what kind each sets.
+    pub(super) fn limit_files(self) -> &'static [(LimitSource, &'static str)] {
+        match self {
+            Version::V1 => &[
+                (LimitSource::CgroupV1, "memory.limit_in_bytes"),
+                (LimitSource::CgroupSoft, "memory.soft_limit_in_bytes"),
+            ],
+            Version::V2 => &[
+                (LimitSource::CgroupHigh, "memory.high"),
+                (LimitSource::CgroupMax, "memory.max"),
+            ],
+        }
+    }
+}
+
+/// A group that this process is charged to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Group {
+    pub(super) version: Version,
+    pub(super) directory: PathBuf,
+}
 
 /// What the files of our cgroups say.
 #[derive(Debug, Default)]
@@ -53,11 +77,38 @@ pub struct CgroupLimits {
 /// below `root`.
 pub fn limits(root: &Path) -> CgroupLimits {
     let mut limits = CgroupLimits::default();
-    let groups = limits.own_groups(&root.join("proc/self/cgroup"));
-    let mount = root.join("sys/fs/cgroup");
-    limits.walk(&unified_mount(&mount), &groups.unified, V2_FILES);
-    limits.walk(&mount.join("memory"), &groups.memory, V1_FILES);
+    let (groups, problem) = groups(root);
+    limits.problems.extend(problem);
+    for group in groups {
+        for (source, name) in group.version.limit_files() {
+            let path = group.directory.join(name);
+            match read_limit(&path, *source) {
+                Ok(Some(bytes)) => keep_least(&mut limits.found, *source, &path, bytes),
+                Ok(None) => {}
+                Err(problem) => limits.problems.push(problem),
+            }
+        }
+    }
     limits
+}
+
+/// The groups that this process is charged to with all their ancestors up to
+/// the mounts, v2 before v1 and the inner before the outer. Directories may be
+/// among them that are not there.
+pub(super) fn groups(root: &Path) -> (Vec<Group>, Option<ProbeError>) {
+    let (own, problem) = own_groups(&root.join("proc/self/cgroup"));
+    let mount = root.join("sys/fs/cgroup");
+    let up = |version, mount: PathBuf, own: &Path| {
+        own.ancestors()
+            .map(|group| Group {
+                version,
+                directory: mount.join(group),
+            })
+            .collect::<Vec<_>>()
+    };
+    let mut all = up(Version::V2, unified_mount(&mount), &own.unified);
+    all.extend(up(Version::V1, mount.join("memory"), &own.memory));
+    (all, problem)
 }
 
 /// Our groups, as paths relative to their mounts; empty for the mount itself.
@@ -67,49 +118,38 @@ struct Groups {
     memory: PathBuf,
 }
 
-impl CgroupLimits {
-    /// Which groups we are in. Where this is not to be learnt, the mounts are
-    /// still worth reading.
-    fn own_groups(&mut self, path: &Path) -> Groups {
-        match read_start(path, CGROUP_MAX_BYTES) {
-            Ok(content) => parse_groups(&content).unwrap_or_else(|| {
-                let expected = "a cgroup on each line";
-                self.problems.push(ProbeError::malformed(path, expected));
-                Groups::default()
-            }),
-            Err(source) if is_absent(&source) => Groups::default(),
-            Err(source) => {
-                self.problems.push(ProbeError::read(path, source));
-                Groups::default()
+/// Which groups we are in. Where this is not to be learnt, the mounts are still
+/// worth reading.
+fn own_groups(path: &Path) -> (Groups, Option<ProbeError>) {
+    match read_start(path, CGROUP_MAX_BYTES) {
+        Ok(content) => match parse_groups(&content) {
+            Some(groups) => (groups, None),
+            None => {
+                let problem = ProbeError::malformed(path, "a cgroup on each line");
+                (Groups::default(), Some(problem))
             }
-        }
+        },
+        Err(source) if is_absent(&source) => (Groups::default(), None),
+        Err(source) => (Groups::default(), Some(ProbeError::read(path, source))),
     }
+}
 
-    /// Reads `files` in `group` and in all its ancestors up to `mount`.
-    fn walk(&mut self, mount: &Path, group: &Path, files: &[(LimitSource, &str)]) {
-        for directory in group.ancestors() {
-            for (source, name) in files {
-                let path = mount.join(directory).join(name);
-                match read_limit(&path, *source) {
-                    Ok(Some(bytes)) => self.keep_least(*source, path, bytes),
-                    Ok(None) => {}
-                    Err(problem) => self.problems.push(problem),
-                }
-            }
-        }
-    }
-
-    fn keep_least(&mut self, source: LimitSource, path: PathBuf, bytes: u64) {
-        let limit = FoundLimit {
-            source,
-            path,
-            bytes,
-        };
-        match self.found.iter_mut().find(|known| known.source == source) {
-            Some(known) if known.bytes <= bytes => {}
-            Some(known) => *known = limit,
-            None => self.found.push(limit),
-        }
+/// Adds a limit to those found, unless a lower one of its kind is there.
+pub(super) fn keep_least(
+    found: &mut Vec<FoundLimit>,
+    source: LimitSource,
+    path: &Path,
+    bytes: u64,
+) {
+    let limit = || FoundLimit {
+        source,
+        path: path.to_owned(),
+        bytes,
+    };
+    match found.iter_mut().find(|known| known.source == source) {
+        Some(known) if known.bytes <= bytes => {}
+        Some(known) => *known = limit(),
+        None => found.push(limit()),
     }
 }
 
@@ -174,17 +214,27 @@ fn read_limit(path: &Path, source: LimitSource) -> Result<Option<u64>, ProbeErro
         Err(error) if is_absent(&error) => return Ok(None),
         Err(error) => return Err(ProbeError::read(path, error)),
     };
+    parse_limit(&content, path, source)
+}
+
+/// The limit in the content of such a file, if it sets one.
+pub(super) fn parse_limit(
+    content: &[u8],
+    path: &Path,
+    source: LimitSource,
+) -> Result<Option<u64>, ProbeError> {
     let value = content.trim_ascii();
-    if value == b"max" && source != LimitSource::CgroupV1 {
+    let is_v1 = matches!(source, LimitSource::CgroupV1 | LimitSource::CgroupSoft);
+    if value == b"max" && !is_v1 {
         return Ok(None);
     }
     let bytes = number(value).ok_or_else(|| ProbeError::malformed(path, "a number of bytes"))?;
-    let unlimited = source == LimitSource::CgroupV1 && bytes >= V1_UNLIMITED_BYTES;
+    let unlimited = is_v1 && bytes >= V1_UNLIMITED_BYTES;
     Ok((!unlimited).then_some(bytes))
 }
 
 /// A name too long to exist is as absent as one that does not.
-fn is_absent(error: &io::Error) -> bool {
+pub(super) fn is_absent(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename

@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub mod cgroup;
+pub mod group;
 pub mod host;
 pub mod proc;
 pub mod rlimit;
