@@ -13,6 +13,7 @@ pub mod cgroup;
 pub mod group;
 pub mod host;
 pub mod proc;
+pub mod psi;
 pub mod rlimit;
 
 /// A file that did not say what it should.
