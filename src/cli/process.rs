@@ -183,6 +183,7 @@ fn report_missing(inputs: Vec<Input>, setup: &Setup, form: Form) -> Exit {
             mode_changes: 0,
             signal: None,
             took: Duration::ZERO,
+            timeline: None,
         };
         let (cache, heaps) = (CacheStats::default(), HeapTotals::default());
         let thresholds = &setup.memory.thresholds;

@@ -121,6 +121,7 @@ impl Setup {
             },
             idle: self.config.heap.idle,
             display_every: self.screen.every(),
+            timeline: None,
         }
     }
 }

@@ -13,8 +13,10 @@
 //! the work has ended, so nothing is left half done behind its back.
 
 pub mod memory;
+mod record;
 pub mod relief;
 mod signals;
+pub mod timeline;
 pub mod tuning;
 
 use std::ops::ControlFlow;
@@ -30,6 +32,7 @@ use crate::pipeline::{Progress, Stop};
 use crate::pressure::mode::{Controller, Mode};
 use memory::{MemoryProbe, MemorySeen};
 use relief::Relief;
+use timeline::{MarkKind, Owners, Timeline};
 
 /// What a display may show at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +41,8 @@ pub struct Glance<'a> {
     pub progress: &'a Progress,
     /// Resident memory, in bytes.
     pub resident_bytes: u64,
+    /// Who holds it.
+    pub owners: Owners,
     /// The mode.
     pub mode: Mode,
     /// Since the work began.
@@ -56,10 +61,12 @@ pub struct Watch<'a> {
     pub idle: Duration,
     /// Shown this often.
     pub display_every: Duration,
+    /// Where the run is recorded, if it is.
+    pub timeline: Option<Timeline>,
 }
 
 /// How a run went, beside what the work itself says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Run<T> {
     /// What the work gave back.
     pub outcome: T,
@@ -71,6 +78,8 @@ pub struct Run<T> {
     pub signal: Option<i32>,
     /// From beginning to end of the work.
     pub took: Duration,
+    /// The record, if there was to be one.
+    pub timeline: Option<Timeline>,
 }
 
 /// How long a work that was asked to stop may take before the process is ended without it, where
@@ -119,17 +128,19 @@ pub fn run<T: Send>(
             began,
             mode_changes: 0,
             signal: None,
+            ordered: Vec::new(),
         };
         let (mode_changes, signal) = runtime.block_on(control.until(end, signals));
         let outcome = worker.join().unwrap_or_else(|panic| resume_unwind(panic));
         let took = began.elapsed();
-        watch.relief.everything(Instant::now());
+        watch.end(began, progress);
         Ok(Run {
             outcome,
             memory: watch.probe.finish(),
             mode_changes,
             signal,
             took,
+            timeline: watch.timeline.take(),
         })
     })
 }
@@ -144,6 +155,8 @@ struct Control<'loop_, 'watch> {
     began: Instant,
     mode_changes: u64,
     signal: Option<i32>,
+    /// What was ordered for the timeline to tell of later.
+    ordered: Vec<record::Ordered>,
 }
 
 impl Control<'_, '_> {
@@ -157,12 +170,16 @@ impl Control<'_, '_> {
         display.tick().await;
         let mut idle = interval(self.watch.idle.max(Duration::from_millis(500)));
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut points = interval(record::POINT_EVERY);
+        points.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let recorded = self.watch.timeline.is_some();
         let mut next_sample = tokio::time::Instant::now();
         let mut give_up_at: Option<tokio::time::Instant> = None;
         loop {
             tokio::select! {
                 _ = &mut end => return (self.mode_changes, self.signal),
                 () = sleep_until(next_sample) => next_sample = self.sample(),
+                _ = points.tick(), if recorded => self.record_now(),
                 _ = display.tick() => self.show(),
                 _ = idle.tick() => self.return_idle(),
                 Some(signal) = signals.recv() => {
@@ -183,10 +200,9 @@ impl Control<'_, '_> {
         let held_bytes = self.watch.relief.held_bytes();
         let sample = self.watch.probe.sample(self.began.elapsed(), held_bytes);
         let decision = self.watch.controller.observe(&sample);
+        self.record(&sample);
         if !decision.actions.is_empty() {
-            self.watch
-                .relief
-                .carry_out(&decision.actions, Instant::now());
+            self.carry_out(&decision.actions);
         }
         if let Some(change) = &decision.change {
             self.mode_changes += 1;
@@ -206,14 +222,23 @@ impl Control<'_, '_> {
                 held_after_bytes = after.held_bytes,
                 "mode changed"
             );
+            let what = MarkKind::ModeChange {
+                from: change.from,
+                to: change.to,
+                why: change.why.to_string(),
+            };
+            let freed_bytes = sample.resident_bytes.saturating_sub(after.resident_bytes);
+            self.mark(sample.at, what, 0, freed_bytes);
         }
         tokio::time::Instant::now() + decision.next_sample_in
     }
 
     fn show(&mut self) {
+        let resident_bytes = self.watch.probe.last_resident_bytes();
         (self.display)(Glance {
             progress: self.progress,
-            resident_bytes: self.watch.probe.last_resident_bytes(),
+            resident_bytes,
+            owners: record::owners(self.watch.relief.pool, resident_bytes),
             mode: self.watch.controller.mode(),
             elapsed: self.began.elapsed(),
         });
@@ -221,7 +246,14 @@ impl Control<'_, '_> {
 
     fn return_idle(&mut self) {
         let trim = Trim::IdleSince(self.watch.idle);
+        let at = self.began.elapsed();
+        let returned = |watch: &Watch<'_>| watch.relief.pool.stats().returned_bytes;
+        let before = returned(self.watch);
         self.watch.relief.return_idle(trim, Instant::now());
+        let freed_bytes = returned(self.watch).saturating_sub(before);
+        if freed_bytes > 0 {
+            self.mark(at, MarkKind::Trim, freed_bytes, freed_bytes);
+        }
     }
 
     /// The first signal asks for the stop; the next one breaks.

@@ -118,8 +118,9 @@ pub use objects::{
     Batch, Bulk, CallbackId, Cause, Census, CollectionEvent, Comparison, CycleType, External,
     Frame, Gc, GcCell, GcRef, GcRefMut, Generation, GenerationStats, GroupBy, GrownType, Heap,
     HeapFull, HeapStats, HeapTotals, Histogram, LeakReport, Link, NoSuchGeneration, ObjectId,
-    ObjectInfo, OldestRule, Options, SiteCount, SiteGrowth, SiteName, Snapshot, Totals, Trace,
-    Tracer, TrimCursor, TypeCount, TypeGrowth, Unit, Units, Watch, Weak, WeakMap, WeakMapStats,
+    ObjectInfo, OldestRule, Options, PAUSE_BUCKETS, SiteCount, SiteGrowth, SiteName, Snapshot,
+    Totals, Trace, Tracer, TrimCursor, TypeCount, TypeGrowth, Unit, Units, Watch, Weak, WeakMap,
+    WeakMapStats,
 };
 pub use pool::{Pool, PoolStats, TakeError, held_by};
 pub use trim::{Trim, Trimmed};

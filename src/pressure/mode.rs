@@ -22,7 +22,8 @@ use crate::pressure::size::Size;
 /// A single one may be a buffer about to be dropped.
 const SAMPLES_TO_ENTER: u8 = 2;
 /// What filed does about memory. Modes are ordered: a greater one does more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Memory is used freely, to be faster.
     Normal,

@@ -55,6 +55,7 @@ pub use options::{HeapFull, OldestRule, Options};
 pub use snapshot::{Comparison, Frame, GroupBy, SiteCount, SiteGrowth, SiteName, Snapshot};
 pub use stats::{
     Cause, CollectionEvent, Generation, GenerationStats, HeapStats, Histogram, NoSuchGeneration,
+    PAUSE_BUCKETS,
 };
 pub use totals::{HeapTotals, Totals};
 pub use trace::{Trace, Tracer};

@@ -95,10 +95,14 @@ pub struct CollectionEvent {
 #[derive(Clone)]
 pub struct Histogram {
     buckets: Box<[u64; BUCKETS]>,
+    doublings: [u64; PAUSE_BUCKETS],
     count: u64,
     total: Duration,
     longest: Duration,
 }
+
+/// Buckets of [`Histogram::doublings`]: up to four seconds.
+pub const PAUSE_BUCKETS: usize = 32;
 
 const SUB: u32 = 3;
 const BUCKETS: usize = 40 << SUB;
@@ -107,6 +111,7 @@ impl Default for Histogram {
     fn default() -> Self {
         Self {
             buckets: Box::new([0; BUCKETS]),
+            doublings: [0; PAUSE_BUCKETS],
             count: 0,
             total: Duration::ZERO,
             longest: Duration::ZERO,
@@ -117,7 +122,9 @@ impl Default for Histogram {
 impl Histogram {
     /// Adds a pause.
     pub fn add(&mut self, pause: Duration) {
-        self.buckets[Self::bucket(pause)] += 1;
+        let bucket = Self::bucket(pause);
+        self.buckets[bucket] += 1;
+        self.doublings[(bucket >> SUB).min(PAUSE_BUCKETS - 1)] += 1;
         self.count += 1;
         self.total += pause;
         self.longest = self.longest.max(pause);
@@ -126,6 +133,9 @@ impl Histogram {
     /// Adds all pauses of another one.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.buckets.iter_mut().zip(&*other.buckets) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in self.doublings.iter_mut().zip(other.doublings) {
             *mine += theirs;
         }
         self.count += other.count;
@@ -150,6 +160,13 @@ impl Histogram {
         let within = (bucket & ((1 << SUB) - 1)) as u64;
         let nanos = (((1_u128 << SUB) + u128::from(within) + 1) << doubling) >> SUB;
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// Pauses by doublings: at place `n` those of at least 2^n nanoseconds and less than twice as
+    /// long; at the last place also all longer ones.
+    #[must_use]
+    pub fn doublings(&self) -> &[u64; PAUSE_BUCKETS] {
+        &self.doublings
     }
 
     /// Number of pauses.
@@ -273,6 +290,18 @@ impl HeapStats {
     pub fn total_pause(&self) -> Duration {
         let pauses = self.generations.iter().map(|of| of.pauses.total());
         pauses.sum::<Duration>() + self.drains.total()
+    }
+
+    /// All pauses by doublings, as [`Histogram::doublings`] has them.
+    #[must_use]
+    pub fn pauses(&self) -> [u64; PAUSE_BUCKETS] {
+        let mut pauses = *self.drains.doublings();
+        for of in &self.generations {
+            for (sum, count) in pauses.iter_mut().zip(of.pauses.doublings()) {
+                *sum += count;
+            }
+        }
+        pauses
     }
 }
 
@@ -496,6 +525,9 @@ mod tests {
             let found = histogram.quantile(share).as_secs_f64() * 1e6;
             assert!((found / micros - 1.0).abs() <= 0.125, "{share}: {found}");
         }
+        // From 2^19 ns, which is 524.3 µs, on.
+        assert_eq!(histogram.doublings()[19], 1000 - 524);
+        assert_eq!(histogram.doublings().iter().sum::<u64>(), histogram.count());
         assert_eq!(histogram.longest(), Duration::from_millis(1));
         assert_eq!(histogram.average(), Duration::from_nanos(500_500));
     }

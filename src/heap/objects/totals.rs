@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::heap::Heap;
-use super::stats::HeapStats;
+use super::stats::{HeapStats, PAUSE_BUCKETS};
 
 /// Counters that heaps add to; see [`Heap::publish_to`].
 #[derive(Debug, Default)]
@@ -28,6 +28,7 @@ pub struct Totals {
     trimmed_bytes: AtomicU64,
     pause_ns: AtomicU64,
     longest_pause_ns: AtomicU64,
+    pauses: [AtomicU64; PAUSE_BUCKETS],
 }
 
 /// What all heaps together have come to at a moment, each number by itself.
@@ -51,6 +52,9 @@ pub struct HeapTotals {
     pub total_pause: Duration,
     /// The longest pause.
     pub longest_pause: Duration,
+    /// Pauses by doublings: at place `n` those of at least 2^n nanoseconds and less than twice as
+    /// long; at the last place also all longer ones.
+    pub pauses: [u64; PAUSE_BUCKETS],
 }
 
 impl Totals {
@@ -68,6 +72,7 @@ impl Totals {
             trimmed_bytes: read(&self.trimmed_bytes),
             total_pause: Duration::from_nanos(read(&self.pause_ns)),
             longest_pause: Duration::from_nanos(read(&self.longest_pause_ns)),
+            pauses: self.pauses.each_ref().map(read),
         }
     }
 
@@ -91,6 +96,11 @@ impl Totals {
             nanos(before.total_pause),
             nanos(now.total_pause),
         );
+        for (at, counter) in self.pauses.iter().enumerate() {
+            if now.pauses[at] != before.pauses[at] {
+                add(counter, before.pauses[at], now.pauses[at]);
+            }
+        }
         self.longest_pause_ns
             .fetch_max(nanos(now.longest_pause), Ordering::Relaxed);
     }
@@ -109,6 +119,7 @@ impl From<&HeapStats> for HeapTotals {
             trimmed_bytes: stats.trimmed_bytes,
             total_pause: stats.total_pause(),
             longest_pause: stats.longest_pause(),
+            pauses: stats.pauses(),
         }
     }
 }
