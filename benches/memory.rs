@@ -8,7 +8,6 @@
 mod support;
 
 use std::error::Error;
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use filed::pipeline::fingerprints::{Fingerprints, Settings};
 use filed::pipeline::{self, Input, Limits, Options, Progress, Stop, Walk};
 use filed::pressure::dwell::Dwell;
 use filed::pressure::level::Thresholds;
-use filed::pressure::mode::Controller;
+use filed::pressure::mode::{Controller, Rules};
 use filed::pressure::sample::Measure;
 use filed::store::Store;
 use filed::store::format::Chunking;
@@ -84,12 +83,17 @@ fn take_in(file: &Path, store: &Path) -> Result<MemorySeen, Box<dyn Error>> {
     let walk = Walk::new(vec![input], store.root());
     let thresholds = Thresholds::new(800 * MIB, 1024 * MIB, 1200 * MIB, 1400 * MIB)?;
     let watch = Watch {
-        controller: Controller::new(thresholds, Measure::Rss, Dwell::default()),
+        controller: Controller::new(Rules {
+            thresholds,
+            measure: Measure::Rss,
+            dwell: Dwell::default(),
+            need_bytes: 0,
+        }),
         probe: MemoryProbe::open(Path::new("/")),
         relief: Relief {
             pool: &pool,
             limits: &limits,
-            workers: NonZeroUsize::MIN.saturating_add(WORKERS - 1),
+            workers: limits.workers(),
             known: Some(&known),
             database: store.database(),
         },

@@ -23,7 +23,7 @@ use crate::pipeline::Limits;
 use crate::pipeline::fingerprints::Fingerprints;
 use crate::pressure::dwell::Dwell;
 use crate::pressure::limits::{self, ConfiguredLimit, Resume, Wanted};
-use crate::pressure::mode::Controller;
+use crate::pressure::mode::{Controller, Rules};
 use crate::pressure::probe::{cgroup, host, rlimit};
 use crate::pressure::sample::Measure as SampleMeasure;
 use crate::store::Store;
@@ -110,12 +110,17 @@ impl Setup {
         };
         let dwell = Dwell { base: memory.dwell };
         Watch {
-            controller: Controller::new(self.memory.thresholds, measure, dwell),
+            controller: Controller::new(Rules {
+                thresholds: self.memory.thresholds,
+                measure,
+                dwell,
+                need_bytes: 0,
+            }),
             probe: MemoryProbe::open(Path::new("/")),
             relief: Relief {
                 pool,
                 limits,
-                workers: NonZeroUsize::new(limits.workers()).unwrap_or(NonZeroUsize::MIN),
+                workers: limits.workers(),
                 known,
                 database: store.database(),
             },

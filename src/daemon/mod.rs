@@ -202,7 +202,7 @@ impl Control<'_, '_> {
         let decision = self.watch.controller.observe(&sample);
         self.record(&sample);
         if !decision.actions.is_empty() {
-            self.carry_out(&decision.actions);
+            self.carry_out(&decision.actions, &sample);
         }
         if let Some(change) = &decision.change {
             self.mode_changes += 1;

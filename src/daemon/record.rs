@@ -1,6 +1,5 @@
 //! What is written into a run's timeline, where one is kept. Without one, nothing here costs anything.
 
-use std::slice;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -144,47 +143,62 @@ impl Control<'_, '_> {
         }
     }
 
-    /// Carries out what was decided, with a mark for each step that frees something.
-    pub(super) fn carry_out(&mut self, actions: &[Action]) {
-        if self.watch.timeline.is_none() {
-            return self.watch.relief.carry_out(actions, Instant::now());
-        }
+    /// Carries out what was decided on `sample`, with a mark for each step that frees something. What
+    /// may be left out is, once enough came back.
+    pub(super) fn carry_out(&mut self, actions: &[Action], sample: &Sample) {
+        let mut latest = *sample;
+        let mut left_out = 0;
         for action in actions {
-            self.carry_out_one(action);
+            if action.is_optional() && self.watch.controller.is_enough(&latest) {
+                left_out += 1;
+                continue;
+            }
+            if let Some((what, planned_bytes, freed_bytes)) = self.carry_out_one(action) {
+                tracing::debug!(?what, planned_bytes, freed_bytes, "memory given back");
+                let held_bytes = latest.held_bytes;
+                latest = Sample {
+                    at: latest.at,
+                    headroom_bytes: latest.headroom_bytes,
+                    ..self.watch.probe.sample(latest.at, held_bytes)
+                };
+            }
+        }
+        if left_out > 0 {
+            tracing::debug!(left_out, "enough came back");
         }
     }
 
-    fn carry_out_one(&mut self, action: &Action) {
+    /// Does one thing; if it frees at once, what it was, what was expected of it and what it freed.
+    fn carry_out_one(&mut self, action: &Action) -> Option<(MarkKind, u64, u64)> {
         let at = self.began.elapsed();
         let relief = &self.watch.relief;
+        let Some(what) = mark_of(action) else {
+            relief.carry_out(action, Instant::now());
+            return None;
+        };
         let before = owners(relief.pool, 0);
         let returned = relief.pool.stats().returned_bytes;
-        let (what, planned_bytes) = match action {
-            Action::ReturnIdleSegments => (MarkKind::Trim, before.idle),
-            Action::TrimMalloc => (MarkKind::MallocTrim, malloc::idle_bytes()),
-            Action::ShrinkDatabase => (MarkKind::DatabaseShrunk, 0),
-            Action::CollectAll => (MarkKind::Collection, 0),
+        let planned_bytes = match action {
+            Action::ReturnIdleSegments => before.idle,
+            Action::TrimMalloc => malloc::idle_bytes(),
             Action::ShrinkPieceCache(cut) => {
                 let full = relief.known.map_or(0, |known| known.full_limit());
                 let bound = match cut {
                     CacheCut::Half => full / 2,
                     CacheCut::All => 0,
                 };
-                let planned = before.fingerprints.saturating_sub(bound);
-                (MarkKind::CacheShrunk, planned)
+                before.fingerprints.saturating_sub(bound)
             }
-            Action::LimitWorkers(_)
-            | Action::DropPageCacheBehind(_)
-            | Action::DropIdleContexts
-            | Action::PaceCollections(_) => {
-                return relief.carry_out(slice::from_ref(action), Instant::now());
-            }
+            _ => 0,
         };
+        if matches!(action, Action::TrimMalloc) && planned_bytes < TRIM_FROM_BYTES {
+            return None;
+        }
         let resident = self.watch.probe.last_resident_bytes();
-        relief.carry_out(slice::from_ref(action), Instant::now());
+        relief.carry_out(action, Instant::now());
         match what {
             MarkKind::Collection | MarkKind::CacheShrunk => {
-                if relief.known.is_some() {
+                if self.watch.timeline.is_some() && relief.known.is_some() {
                     self.ordered.push(Ordered {
                         mark: Mark {
                             at,
@@ -197,17 +211,40 @@ impl Control<'_, '_> {
                         at: Instant::now(),
                     });
                 }
+                None
             }
             MarkKind::Trim => {
                 let freed = relief.pool.stats().returned_bytes.saturating_sub(returned);
-                self.mark(at, what, planned_bytes, freed);
+                self.mark(at, what.clone(), planned_bytes, freed);
+                Some((what, planned_bytes, freed))
             }
             what => {
-                let held_bytes = relief.held_bytes();
-                let after = self.watch.probe.sample(at, held_bytes);
+                let after = self.watch.probe.sample(at, 0);
                 let freed = resident.saturating_sub(after.resident_bytes);
-                self.mark(at, what, planned_bytes, freed);
+                self.mark(at, what.clone(), planned_bytes, freed);
+                Some((what, planned_bytes, freed))
             }
         }
+    }
+}
+
+/// malloc is only trimmed if this much is free inside its arenas: the call takes every arena's lock.
+const TRIM_FROM_BYTES: u64 = 1 << 20;
+
+/// What the action is in a timeline, if it frees something.
+fn mark_of(action: &Action) -> Option<MarkKind> {
+    match action {
+        Action::ReturnIdleSegments => Some(MarkKind::Trim),
+        Action::TrimMalloc => Some(MarkKind::MallocTrim),
+        Action::ShrinkDatabase => Some(MarkKind::DatabaseShrunk),
+        Action::CollectAll => Some(MarkKind::Collection),
+        Action::ShrinkPieceCache(_) => Some(MarkKind::CacheShrunk),
+        Action::LimitWorkers(_)
+        | Action::ReadFiles(_)
+        | Action::CompressLightly(_)
+        | Action::RestorePieceCache
+        | Action::DropIdleContexts
+        | Action::PaceCollections(_)
+        | Action::FailJobs => None,
     }
 }

@@ -1,12 +1,12 @@
 //! Carrying out what `pressure` decided, with the things that can give memory back.
 
-use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use crate::heap::{Pool, Trim, malloc};
 use crate::pipeline::fingerprints::{Fingerprints, Pacing};
 use crate::pipeline::{Limits, Reading};
-use crate::pressure::action::{Action, CacheCut, Pace, Switch};
+use crate::pressure::action::{Action, CacheCut, FileReading, Pace, Switch};
+use crate::pressure::share::WorkerShare;
 use crate::store::database::Database;
 
 /// What holds memory that can be given back.
@@ -15,8 +15,8 @@ pub struct Relief<'a> {
     pub pool: &'a Pool,
     /// What the data plane may use.
     pub limits: &'a Limits,
-    /// Workers there are at most.
-    pub workers: NonZeroUsize,
+    /// Workers there are at most, under the limit that rules.
+    pub workers: usize,
     /// The cache of known pieces, where there is one.
     pub known: Option<&'a Fingerprints<'a>>,
     /// The database's page cache.
@@ -35,53 +35,81 @@ impl Relief<'_> {
         stats.held_bytes + stats.idle_resident_bytes + noted
     }
 
-    /// Does what was decided, in that order.
-    pub(super) fn carry_out(&self, actions: &[Action], now: Instant) {
-        for action in actions {
-            match action {
-                Action::LimitWorkers(workers) => {
-                    self.limits.set_workers(workers.of(self.workers).get());
-                    // Back at full strength, the cache may fill again too.
-                    if *workers == crate::pressure::action::Workers::All
-                        && let Some(known) = self.known
-                    {
-                        known.set_limit(known.full_limit());
-                    }
-                }
-                Action::DropPageCacheBehind(switch) => {
-                    self.limits.set_reading(match switch {
-                        Switch::On => Reading::Lean,
-                        Switch::Off => Reading::Ahead,
+    /// What was ordered and is not back yet: the buffers of workers that are to rest when they have
+    /// ended their chunk, and what the cache holds above its bound.
+    pub(super) fn in_flight_bytes(&self) -> u64 {
+        let stats = self.pool.stats();
+        let above_budget = stats.held_bytes.saturating_sub(stats.budget_bytes);
+        let above_bound = self.known.map_or(0, |known| {
+            let held = stats
+                .accounts
+                .iter()
+                .filter(|account| account.name == "fingerprints")
+                .map(|account| account.noted_bytes)
+                .sum::<u64>();
+            held.saturating_sub(known.limit())
+        });
+        above_budget + above_bound
+    }
+
+    /// Has other limits followed: so many workers, of which this share may work, and buffers of so
+    /// many bytes. What is held beyond that comes back at the next chunk boundary.
+    pub(super) fn follow(&mut self, workers: usize, share: WorkerShare, buffer_bytes: u64) {
+        self.workers = workers.max(1);
+        self.limits.set_workers(share.of(self.workers));
+        self.pool.set_budget(buffer_bytes);
+    }
+
+    /// Does one thing.
+    pub(super) fn carry_out(&self, action: &Action, now: Instant) {
+        match action {
+            Action::LimitWorkers(share) => self.limits.set_workers(share.of(self.workers)),
+            Action::ReadFiles(reading) => self.limits.set_reading(match reading {
+                FileReading::Ahead => Reading::Ahead,
+                FileReading::Lean => Reading::Lean,
+                FileReading::Direct => Reading::Direct,
+            }),
+            Action::CompressLightly(switch) => {
+                self.limits.set_compresses_lightly(*switch == Switch::On);
+            }
+            Action::ShrinkPieceCache(cut) => {
+                if let Some(known) = self.known {
+                    known.set_limit(match cut {
+                        CacheCut::Half => known.full_limit() / 2,
+                        CacheCut::All => 0,
                     });
                 }
-                Action::ShrinkPieceCache(cut) => {
-                    if let Some(known) = self.known {
-                        known.set_limit(match cut {
-                            CacheCut::Half => known.full_limit() / 2,
-                            CacheCut::All => 0,
-                        });
-                    }
+            }
+            Action::RestorePieceCache => {
+                if let Some(known) = self.known {
+                    known.set_limit(known.full_limit());
                 }
-                Action::CollectAll => {
-                    if let Some(known) = self.known {
-                        known.collect();
-                    }
+            }
+            Action::CollectAll => {
+                if let Some(known) = self.known {
+                    known.collect();
                 }
-                Action::PaceCollections(pace) => {
-                    if let Some(known) = self.known {
-                        known.set_pacing(match pace {
-                            Pace::ByAllocation => Pacing::ByAllocation,
-                            Pace::EveryTenChunks => Pacing::EveryTenChunks,
-                        });
-                    }
+            }
+            Action::PaceCollections(pace) => {
+                if let Some(known) = self.known {
+                    known.set_pacing(match pace {
+                        Pace::ByAllocation => Pacing::ByAllocation,
+                        Pace::EveryTenChunks => Pacing::EveryTenChunks,
+                    });
                 }
-                Action::ShrinkDatabase => self.database.shrink(),
-                // Workers that may not work drop theirs as they go to rest.
-                Action::DropIdleContexts => {}
-                Action::ReturnIdleSegments => self.return_idle(Trim::All, now),
-                Action::TrimMalloc => {
-                    malloc::trim();
-                }
+            }
+            Action::ShrinkDatabase => self.database.shrink(),
+            // Workers that may not work drop theirs as they go to rest.
+            Action::DropIdleContexts => {}
+            Action::ReturnIdleSegments => self.return_idle(Trim::All, now),
+            Action::TrimMalloc => {
+                malloc::trim();
+            }
+            Action::FailJobs => {
+                tracing::error!(
+                    "what is being read does not fit into the memory limit: it is given up"
+                );
+                self.limits.give_up();
             }
         }
     }

@@ -121,7 +121,7 @@ impl<'run> Intake<'run> {
                 let (stream, index) = handout.take();
                 return Task::Chunk(stream, index);
             }
-            if state.opening + state.streams.len() < self.workers
+            if state.opening + state.streams.len() < self.limits.workers().min(self.workers)
                 && let Some(walk) = state.walk.take()
             {
                 state = match self.walk_on(state, walk) {

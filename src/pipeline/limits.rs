@@ -1,13 +1,15 @@
 //! What the data plane may use at present. It has not heard of pressure: somebody sets limits here,
 //! and every worker follows them from its next chunk on.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 /// Limits that may change while work goes on.
 #[derive(Debug)]
 pub struct Limits {
     workers: AtomicUsize,
     reading: AtomicU8,
+    compresses_lightly: AtomicBool,
+    rounds: AtomicU64,
 }
 
 /// How files are read. In every way the page cache is dropped behind the reader, unless others had the
@@ -30,6 +32,8 @@ impl Limits {
         Limits {
             workers: AtomicUsize::new(workers.max(1)),
             reading: AtomicU8::new(Reading::Ahead as u8),
+            compresses_lightly: AtomicBool::new(false),
+            rounds: AtomicU64::new(0),
         }
     }
 
@@ -55,6 +59,26 @@ impl Limits {
     /// Sets how files are read from the next chunk on.
     pub fn set_reading(&self, reading: Reading) {
         self.reading.store(reading as u8, Ordering::Relaxed);
+    }
+
+    /// Whether compression makes do with the smallest context.
+    pub fn compresses_lightly(&self) -> bool {
+        self.compresses_lightly.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether compression makes do with the smallest context, from the next chunk on.
+    pub fn set_compresses_lightly(&self, lightly: bool) {
+        self.compresses_lightly.store(lightly, Ordering::Relaxed);
+    }
+
+    /// Fails all files that are being read: there is no memory for them.
+    pub fn give_up(&self) {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often files were given up. Those opened in an earlier round are to fail.
+    pub(super) fn round(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
     }
 }
 

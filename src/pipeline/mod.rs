@@ -35,6 +35,7 @@ mod intake;
 mod ledger;
 mod limits;
 mod open;
+mod read_times;
 mod report;
 pub mod restore;
 mod source;
@@ -44,10 +45,12 @@ mod walk;
 mod worker;
 
 use std::path::Path;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use digest::CHUNK_BYTES;
 pub use limits::{Limits, Reading, Stop};
+pub use read_times::{ReadCounts, ReadTimes};
 pub use report::{FileReport, Progress, Status};
 pub use walk::{Found, Input, Walk};
 pub use worker::worker_buffer_bytes;
@@ -131,6 +134,7 @@ pub fn take_in(
         chunks: pool.account("chunks"),
         frames: pool.account("frames"),
         contexts: pool.account("compression"),
+        equipped: AtomicUsize::new(0),
         intake: &intake,
         ledger: &ledger,
         claims: &claims,

@@ -88,14 +88,9 @@ pub(super) fn open(crew: &Crew<'_>, found: Found) -> Result<Option<Arc<Stream>>,
             }
         }
     };
-    let stream = Arc::new(Stream::new(
-        path,
-        name,
-        origin,
-        &crew.method,
-        opened,
-        now_ns(),
-    ));
+    let mut stream = Stream::new(path, name, origin, &crew.method, opened, now_ns());
+    stream.round = crew.limits.round();
+    let stream = Arc::new(stream);
     let mut live = crew.live.lock().unwrap_or_else(PoisonError::into_inner);
     live.push(Arc::clone(&stream));
     Ok(Some(stream))

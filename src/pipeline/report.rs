@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::read_times::ReadTimes;
 use crate::store::FileName;
 
 /// What became of a file.
@@ -95,6 +96,8 @@ pub struct Progress {
     pub stored_bytes: AtomicU64,
     /// Files that have a report.
     pub files: AtomicU64,
+    /// How long chunks took to read.
+    pub read_times: ReadTimes,
 }
 
 impl Progress {

@@ -52,6 +52,8 @@ pub(super) enum ReadError {
     Grew,
     #[error("it changed while it was read: nothing of it is stored, process it again")]
     Changed,
+    #[error("it does not fit into the memory limit: raise memory.limit or lower pipeline.workers")]
+    DoesNotFit,
     #[error("stopped")]
     Stopped,
     #[error(transparent)]

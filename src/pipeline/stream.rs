@@ -51,6 +51,8 @@ pub(super) struct Stream {
     pub read_at_ns: i64,
     /// Bytes that its new pieces took in packs.
     pub totals: Arc<StreamTotals>,
+    /// The round of [`Limits`](super::Limits) in which it was opened.
+    pub round: u64,
     failed: AtomicBool,
     cutting: Mutex<Cutting>,
     turn: Condvar,
@@ -140,6 +142,7 @@ impl Stream {
             opened,
             read_at_ns,
             totals: Arc::default(),
+            round: 0,
             failed: AtomicBool::new(false),
             cutting: Mutex::new(Cutting {
                 next: 0,

@@ -6,6 +6,7 @@
 //! is known when it is claimed and nobody waits for anybody's write.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -41,6 +42,8 @@ pub(super) struct Crew<'run> {
     pub chunks: Account,
     pub frames: Account,
     pub contexts: Account,
+    /// Workers that hold their tools.
+    pub equipped: AtomicUsize,
     pub intake: &'run Intake<'run>,
     pub ledger: &'run Ledger,
     pub claims: &'run Claims,
@@ -72,6 +75,9 @@ fn head_bytes(method: &Method) -> usize {
     }
 }
 
+/// The level to compress at where memory is short: its context is the smallest there is.
+const LIGHT_LEVEL: i32 = 1;
+
 /// Zeros for digesting holes. Never written, so all of it is the kernel's one page of zeros.
 static ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
 
@@ -80,20 +86,39 @@ pub(super) struct Worker<'run> {
     number: usize,
     /// The last checkpoint it took part in.
     checkpoint: u64,
-    tools: Option<Tools>,
+    tools: Option<Tools<'run>>,
     pack: Option<OpenPack>,
     plan: Plan,
     asker: Asker<'run, 'run>,
 }
 
 /// What a worker holds while it works.
-struct Tools {
+struct Tools<'run> {
+    _equipped: Equipped<'run>,
     /// Head and chunk, see [`head_bytes`].
     chunk: Buffer,
     frame: Frame,
     record: Buffer,
     encoder: Encoder,
+    /// The level the encoder works at.
+    level: i32,
     held: Noted,
+}
+
+/// Counts a worker among those that hold their tools.
+struct Equipped<'run>(&'run AtomicUsize);
+
+impl<'run> Equipped<'run> {
+    fn new(count: &'run AtomicUsize) -> Equipped<'run> {
+        count.fetch_add(1, Ordering::Relaxed);
+        Equipped(count)
+    }
+}
+
+impl Drop for Equipped<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 struct OpenPack {
@@ -225,6 +250,8 @@ impl<'run> Worker<'run> {
         let take = |account: &Account, bytes| match account.try_take(bytes) {
             Ok(buffer) => Ok(buffer),
             Err(TakeError::Closed) => Ok(None),
+            // Others will give theirs back.
+            Err(_) if crew.equipped.load(Ordering::Relaxed) > 0 => Ok(None),
             Err(error) => Err(StoreError::Io {
                 action: "take memory to write",
                 path: crew.store.root().to_owned(),
@@ -238,15 +265,41 @@ impl<'run> Worker<'run> {
         ) else {
             return Ok(false);
         };
-        let encoder = Encoder::new(crew.options.level);
+        let level = self.level();
+        let encoder = Encoder::new(level);
         self.tools = Some(Tools {
+            _equipped: Equipped::new(&crew.equipped),
             chunk,
             frame: Frame::new(plain),
             record,
             held: crew.contexts.note(encoder.held_bytes()),
             encoder,
+            level,
         });
         Ok(true)
+    }
+
+    /// The level to compress at from now on.
+    fn level(&self) -> i32 {
+        let level = self.crew.options.level;
+        if self.crew.limits.compresses_lightly() {
+            level.min(LIGHT_LEVEL)
+        } else {
+            level
+        }
+    }
+
+    /// Has the encoder follow the level. The old one goes first: there is not to be room for two.
+    fn follow_level(&mut self) {
+        let level = self.level();
+        let Some(tools) = &mut self.tools else {
+            return;
+        };
+        if tools.level != level {
+            tools.encoder = Encoder::new(level);
+            tools.level = level;
+            tools.held.set(tools.encoder.held_bytes());
+        }
     }
 
     fn chunk(&mut self, stream: &Arc<Stream>, index: u64) -> Result<(), StoreError> {
@@ -270,8 +323,14 @@ impl<'run> Worker<'run> {
         if stream.has_failed() {
             return Err(ChunkError::Abandoned);
         }
+        if stream.round < self.crew.limits.round() {
+            return Err(ReadError::DoesNotFit.into());
+        }
+        self.follow_level();
         let head = head_bytes(&self.crew.method);
+        let reading_since = Instant::now();
         let (length, last) = self.read(stream, index, head)?;
+        self.crew.progress.read_times.add(reading_since.elapsed());
         self.scan(head, index);
         let plan = &mut self.plan;
         let Some(tools) = &mut self.tools else {

@@ -3,11 +3,11 @@
 //! An action says what to let go of, never how: whoever holds the thing knows.
 //! Each is safe to carry out twice, so a repeated or late one does no harm.
 
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::pressure::level::Thresholds;
 use crate::pressure::mode::{Change, Mode};
+use crate::pressure::share::WorkerShare;
 use crate::pressure::size::percent_of;
 
 /// How long relief is given to show before more is asked for.
@@ -20,14 +20,18 @@ const TRIM_INTERVAL: Duration = Duration::from_secs(30);
 /// One thing that gives memory back, or keeps it from being taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Let this many workers run from the next chunk on.
-    LimitWorkers(Workers),
-    /// Drop the page cache behind the reader, or stop doing so.
-    DropPageCacheBehind(Switch),
+    /// Let this share of the workers run from the next chunk on.
+    LimitWorkers(WorkerShare),
+    /// Read files this way from the next chunk on.
+    ReadFiles(FileReading),
+    /// Compress at the level with the smallest contexts, or again as configured.
+    CompressLightly(Switch),
     /// Free the compression contexts that no worker is using.
     DropIdleContexts,
     /// Shrink the cache of known pieces.
     ShrinkPieceCache(CacheCut),
+    /// Let the cache of known pieces grow again as configured.
+    RestorePieceCache,
     /// Collect all generations of all heaps, at once.
     CollectAll,
     /// Say when heaps collect from now on.
@@ -38,28 +42,40 @@ pub enum Action {
     ReturnIdleSegments,
     /// Have malloc return its free pages. Slow: not on a worker's thread.
     TrimMalloc,
+    /// Fail the jobs that run: they do not fit, and the process is to live.
+    FailJobs,
 }
 
-/// How many of the configured workers may run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Workers {
-    /// All of them.
-    All,
-    /// Half of them, rounded down, but at least one.
-    Half,
-    /// A single one: work goes on, however slowly.
-    One,
-}
-
-impl Workers {
-    /// How many that is out of `total`.
-    pub fn of(self, total: NonZeroUsize) -> NonZeroUsize {
+impl Action {
+    /// Whether it may be left out once enough came back: it costs time, or
+    /// what it lets go of is missed later. Settings that last may not.
+    pub fn is_optional(self) -> bool {
         match self {
-            Workers::All => total,
-            Workers::Half => NonZeroUsize::new(total.get() / 2).unwrap_or(NonZeroUsize::MIN),
-            Workers::One => NonZeroUsize::MIN,
+            Action::ShrinkPieceCache(_)
+            | Action::CollectAll
+            | Action::ShrinkDatabase
+            | Action::DropIdleContexts
+            | Action::ReturnIdleSegments
+            | Action::TrimMalloc => true,
+            Action::LimitWorkers(_)
+            | Action::ReadFiles(_)
+            | Action::CompressLightly(_)
+            | Action::RestorePieceCache
+            | Action::PaceCollections(_)
+            | Action::FailJobs => false,
         }
     }
+}
+
+/// How much page cache reading may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileReading {
+    /// The kernel reads ahead.
+    Ahead,
+    /// Nothing is read ahead.
+    Lean,
+    /// The page cache is read past where the file system can.
+    Direct,
 }
 
 /// Whether a lasting measure is in force.
@@ -89,34 +105,50 @@ pub enum CacheCut {
     All,
 }
 
-/// What a change of mode asks for, in the order it should be done.
+/// What a change of mode asks for, in the order it should be done, beside the
+/// share of the workers, which follows each sample.
 ///
-/// Going up, first what stops growth, then what lets go of memory inside the
-/// process, and last the two that hand free pages to the kernel, so that they
-/// find all that was let go. Going down only lifts what was imposed.
+/// Going up, first what stops growth, then what lets go of memory, cheapest
+/// first; free pages are handed to the kernel before anything is let go of that
+/// would be missed, and again after. Going down only lifts what was imposed.
 pub fn for_change(change: &Change) -> Vec<Action> {
     let rises = change.to > change.from;
     match change.to {
-        Mode::Critical => relief(Workers::One, CacheCut::All),
-        Mode::Aggressive if rises => relief(Workers::Half, CacheCut::Half),
-        Mode::Aggressive => vec![Action::LimitWorkers(Workers::Half)],
+        Mode::Critical => {
+            let mut actions = vec![
+                Action::ReadFiles(FileReading::Direct),
+                Action::CompressLightly(Switch::On),
+            ];
+            actions.extend(relief(CacheCut::All));
+            actions
+        }
+        Mode::Aggressive if rises => {
+            let mut actions = vec![Action::ReadFiles(FileReading::Lean)];
+            actions.extend(relief(CacheCut::Half));
+            actions
+        }
+        Mode::Aggressive => vec![
+            Action::ReadFiles(FileReading::Lean),
+            Action::CompressLightly(Switch::Off),
+        ],
         Mode::Normal => vec![
-            Action::LimitWorkers(Workers::All),
-            Action::DropPageCacheBehind(Switch::Off),
+            Action::LimitWorkers(WorkerShare::ALL),
+            Action::ReadFiles(FileReading::Ahead),
+            Action::CompressLightly(Switch::Off),
+            Action::RestorePieceCache,
             Action::PaceCollections(Pace::ByAllocation),
         ],
     }
 }
 
-fn relief(workers: Workers, cut: CacheCut) -> Vec<Action> {
-    vec![
-        Action::LimitWorkers(workers),
-        Action::DropPageCacheBehind(Switch::On),
-        Action::DropIdleContexts,
+fn relief(cut: CacheCut) -> [Action; 8] {
+    [
+        Action::ReturnIdleSegments,
         Action::ShrinkPieceCache(cut),
         Action::CollectAll,
         Action::PaceCollections(Pace::EveryTenChunks),
         Action::ShrinkDatabase,
+        Action::DropIdleContexts,
         Action::ReturnIdleSegments,
         Action::TrimMalloc,
     ]
@@ -128,6 +160,8 @@ pub(super) struct Relief {
     /// When relief was last asked for or seen to work, and the bytes then.
     last: Option<(Duration, u64)>,
     trimmed_at: Option<Duration>,
+    /// Whether the caches were let go of since the last change of mode.
+    emptied: bool,
 }
 
 impl Relief {
@@ -140,10 +174,9 @@ impl Relief {
         change: &Change,
     ) -> Vec<Action> {
         self.last = Some((now, measured_bytes));
-        let may_trim = self
-            .trimmed_at
-            .is_none_or(|trimmed| now.saturating_sub(trimmed) >= TRIM_INTERVAL);
+        self.emptied = change.to == Mode::Critical;
         let mut actions = for_change(change);
+        let may_trim = self.may_trim(now);
         actions.retain(|action| *action != Action::TrimMalloc || may_trim);
         if actions.contains(&Action::TrimMalloc) {
             self.trimmed_at = Some(now);
@@ -152,18 +185,21 @@ impl Relief {
     }
 
     /// What to ask for again while a mode lasts, because the relief before did
-    /// not show. Nothing below resume: there the work is done.
+    /// not show. Nothing below resume: there the work is done. Nothing while
+    /// what is still on its way would do.
     pub(super) fn again(
         &mut self,
         now: Duration,
         measured_bytes: u64,
+        in_flight_bytes: u64,
         thresholds: &Thresholds,
     ) -> Vec<Action> {
         let Some((at, before_bytes)) = self.last else {
             return Vec::new();
         };
         let too_soon = now.saturating_sub(at) < RELIEF_TIME;
-        if too_soon || measured_bytes < thresholds.resume_bytes() {
+        let when_all_is_back = measured_bytes.saturating_sub(in_flight_bytes);
+        if too_soon || when_all_is_back < thresholds.resume_bytes() {
             return Vec::new();
         }
         self.last = Some((now, measured_bytes));
@@ -171,14 +207,33 @@ impl Relief {
         if before_bytes.saturating_sub(measured_bytes) >= enough_bytes {
             return Vec::new();
         }
-        vec![Action::ReturnIdleSegments]
+        let mut actions = vec![Action::ReturnIdleSegments];
+        if !self.emptied && measured_bytes >= thresholds.threshold_bytes() {
+            self.emptied = true;
+            actions.extend([
+                Action::ShrinkPieceCache(CacheCut::All),
+                Action::CollectAll,
+                Action::ShrinkDatabase,
+                Action::ReturnIdleSegments,
+            ]);
+        }
+        if measured_bytes >= thresholds.threshold_bytes() && self.may_trim(now) {
+            self.trimmed_at = Some(now);
+            actions.push(Action::TrimMalloc);
+        }
+        actions
+    }
+
+    fn may_trim(&self, now: Duration) -> bool {
+        self.trimmed_at
+            .is_none_or(|trimmed| now.saturating_sub(trimmed) >= TRIM_INTERVAL)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pressure::mode::Reason;
+    use crate::pressure::reason::Reason;
 
     fn change(from: Mode, to: Mode) -> Change {
         let why = Reason::AtThreshold {
@@ -189,54 +244,40 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_workers_is_never_none() {
-        for (total, half) in [(1, 1), (2, 1), (3, 1), (8, 4)] {
-            let total = NonZeroUsize::new(total).expect("not zero");
-            assert_eq!(Workers::Half.of(total).get(), half);
-            assert_eq!(Workers::All.of(total), total);
-            assert_eq!(Workers::One.of(total).get(), 1);
-        }
-    }
-
-    #[test]
-    fn pages_go_back_after_everything_else_let_go() {
+    fn pages_go_back_before_anything_is_missed_and_after_everything_let_go() {
         for to in [Mode::Aggressive, Mode::Critical] {
             let actions = for_change(&change(Mode::Normal, to));
             assert_eq!(
                 actions[actions.len() - 2..],
                 [Action::ReturnIdleSegments, Action::TrimMalloc]
             );
-            assert!(matches!(actions[0], Action::LimitWorkers(_)), "{actions:?}");
+            assert!(matches!(actions[0], Action::ReadFiles(_)), "{actions:?}");
+            let first = actions.iter().find(|action| action.is_optional());
+            assert_eq!(first, Some(&Action::ReturnIdleSegments));
         }
     }
 
     #[test]
-    fn going_down_frees_nothing() {
-        let down = [
-            (Mode::Critical, Mode::Aggressive),
-            (Mode::Aggressive, Mode::Normal),
-        ];
-        for (from, to) in down {
-            for action in for_change(&change(from, to)) {
-                assert!(
-                    matches!(
-                        action,
-                        Action::LimitWorkers(_)
-                            | Action::DropPageCacheBehind(Switch::Off)
-                            | Action::PaceCollections(Pace::ByAllocation)
-                    ),
-                    "{from:?} -> {to:?} asks for {action:?}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn everything_imposed_is_lifted_in_normal() {
+    fn going_down_frees_nothing_and_lifts_what_was_imposed() {
+        let down = for_change(&change(Mode::Critical, Mode::Aggressive));
+        assert_eq!(
+            down,
+            [
+                Action::ReadFiles(FileReading::Lean),
+                Action::CompressLightly(Switch::Off)
+            ]
+        );
         let lifted = for_change(&change(Mode::Aggressive, Mode::Normal));
-        assert!(lifted.contains(&Action::LimitWorkers(Workers::All)));
-        assert!(lifted.contains(&Action::DropPageCacheBehind(Switch::Off)));
-        assert!(lifted.contains(&Action::PaceCollections(Pace::ByAllocation)));
+        assert_eq!(
+            lifted,
+            [
+                Action::LimitWorkers(WorkerShare::ALL),
+                Action::ReadFiles(FileReading::Ahead),
+                Action::CompressLightly(Switch::Off),
+                Action::RestorePieceCache,
+                Action::PaceCollections(Pace::ByAllocation),
+            ]
+        );
     }
 
     /// Before, caches still hold what the collection is to find.
@@ -247,7 +288,24 @@ mod tests {
             let place = |wanted| actions.iter().position(|action| *action == wanted);
             let collect = place(Action::CollectAll).expect("collects");
             assert!(matches!(actions[collect - 1], Action::ShrinkPieceCache(_)));
-            assert!(collect < place(Action::ReturnIdleSegments).expect("returns"));
+            assert_eq!(
+                actions[collect..]
+                    .iter()
+                    .filter(|a| **a == Action::ReturnIdleSegments)
+                    .count(),
+                1
+            );
         }
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_waited_for() {
+        let marks = Thresholds::new(70, 80, 90, 100).expect("in order");
+        let entered = change(Mode::Normal, Mode::Aggressive);
+        let mut relief = Relief::default();
+        relief.on_change(Duration::ZERO, 85, &entered);
+        let later = Duration::from_secs(1);
+        assert_eq!(relief.again(later, 85, 16, &marks), []);
+        assert_ne!(relief.again(later, 85, 15, &marks), []);
     }
 }

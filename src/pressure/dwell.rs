@@ -16,6 +16,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::pressure::mode::Mode;
 
 /// No minute sees more changes of mode than this.
@@ -30,7 +32,7 @@ const CALM: Duration = Duration::from_secs(60);
 const FACTOR_MAX: u32 = 8;
 
 /// How long the measure must stay below a mark before a mode is left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dwell {
     /// The time without back-off. It grows up to 8 times when modes flap.
     pub base: Duration,

@@ -5,8 +5,11 @@
 //! the controller flap or never let go, so the order is checked once, here.
 //! A level has no memory; what filed does about it is the [mode](super::mode).
 
+use serde::{Deserialize, Serialize};
+
 /// What a single sample says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Below the threshold.
     Normal,
@@ -17,12 +20,35 @@ pub enum Level {
 }
 
 /// The marks a sample is compared with, in bytes and in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Marks")]
 pub struct Thresholds {
     resume_bytes: u64,
     threshold_bytes: u64,
     critical_bytes: u64,
     limit_bytes: u64,
+}
+
+/// The marks as they are read, in bytes and in any order.
+#[derive(Deserialize)]
+struct Marks {
+    resume_bytes: u64,
+    threshold_bytes: u64,
+    critical_bytes: u64,
+    limit_bytes: u64,
+}
+
+impl TryFrom<Marks> for Thresholds {
+    type Error = ThresholdError;
+
+    fn try_from(marks: Marks) -> Result<Self, ThresholdError> {
+        Thresholds::new(
+            marks.resume_bytes,
+            marks.threshold_bytes,
+            marks.critical_bytes,
+            marks.limit_bytes,
+        )
+    }
 }
 
 /// Why four numbers are not thresholds.
@@ -84,17 +110,6 @@ impl Thresholds {
         })
     }
 
-    /// What `measured_bytes` says.
-    pub fn level(&self, measured_bytes: u64) -> Level {
-        if measured_bytes >= self.critical_bytes {
-            Level::Critical
-        } else if measured_bytes >= self.threshold_bytes {
-            Level::High
-        } else {
-            Level::Normal
-        }
-    }
-
     /// Below this many bytes aggressive mode may be left.
     pub fn resume_bytes(&self) -> u64 {
         self.resume_bytes
@@ -140,16 +155,6 @@ fn must_be_below(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_mark_belongs_to_the_level_it_opens() {
-        let marks = Thresholds::new(70, 80, 92, 100).expect("in order");
-        assert_eq!(marks.level(79), Level::Normal);
-        assert_eq!(marks.level(80), Level::High);
-        assert_eq!(marks.level(91), Level::High);
-        assert_eq!(marks.level(92), Level::Critical);
-        assert_eq!(marks.level(u64::MAX), Level::Critical);
-    }
 
     #[test]
     fn critical_is_left_between_the_threshold_and_critical() {

@@ -77,10 +77,13 @@
 //! decay.
 
 pub mod action;
+mod cadence;
 pub mod dwell;
 pub mod level;
 pub mod limits;
 pub mod mode;
 pub mod probe;
+pub mod reason;
 pub mod sample;
+pub mod share;
 mod size;

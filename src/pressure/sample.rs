@@ -1,27 +1,51 @@
-//! One look at the memory of this process.
+//! One observation of memory.
 //!
-//! A sample is plain numbers and the time they were taken at. It carries both
-//! the resident and the anonymous size because neither is right everywhere:
-//! resident memory counts clean file pages the kernel can drop at will, while
-//! anonymous memory (which is what drives a process into its limit) leaves out
-//! shared memory.
+//! A sample holds everything a decision is made of, so that a saved one decides
+//! the same when it is replayed. Of the two sizes of this process neither is
+//! the truth: resident memory counts clean file pages the kernel can drop at
+//! will, while anonymous and shared memory (which is what drives a process into
+//! its limit) leaves out what operators see in `ps`.
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::pressure::probe::proc::ProcessMemory;
 
-/// What this process held at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What was seen at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
-    /// When it was taken, counted from the start of the process.
+    /// When it was taken, counted from the start of the run. Written in microseconds.
+    #[serde(rename = "us", with = "micros")]
     pub at: Duration,
-    /// All resident pages, in bytes: anonymous, shared and of mapped files.
+    /// All resident pages of this process, in bytes: anonymous, shared and of
+    /// mapped files.
     pub resident_bytes: u64,
-    /// Resident pages that no file stands behind, in bytes.
+    /// Resident pages that no file on disk stands behind, in bytes.
     pub anonymous_bytes: u64,
     /// What filed's own counters say it holds in buffers, in bytes. Not
     /// compared with the threshold: it shows which share of the rest is ours.
+    #[serde(default)]
     pub held_bytes: u64,
+    /// What was ordered to be given back and is still being freed, in bytes.
+    #[serde(default)]
+    pub in_flight_bytes: u64,
+    /// What the tightest of our cgroups, or else the host, can still give
+    /// before something must be reclaimed that belongs to somebody, in bytes.
+    /// `None` where nobody tells.
+    #[serde(default)]
+    pub headroom_bytes: Option<u64>,
+    /// Whether, since the sample before, the system asked for memory back.
+    #[serde(default)]
+    pub notified: bool,
+    /// Whether, since the sample before, the kernel killed a process of our
+    /// group.
+    #[serde(default)]
+    pub oom_killed: bool,
+    /// Whether chunks lately took much longer to read than is usual in this
+    /// run, which is how reclaim feels from inside.
+    #[serde(default)]
+    pub slow_reads: bool,
 }
 
 impl Sample {
@@ -32,6 +56,7 @@ impl Sample {
             resident_bytes: memory.resident_bytes,
             anonymous_bytes: memory.anonymous_bytes(),
             held_bytes,
+            ..Self::default()
         }
     }
 
@@ -43,6 +68,7 @@ impl Sample {
             resident_bytes: held_bytes,
             anonymous_bytes: held_bytes,
             held_bytes,
+            ..Self::default()
         }
     }
 
@@ -56,13 +82,29 @@ impl Sample {
 }
 
 /// Which size of a sample is compared with the threshold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Measure {
     /// The resident size: what operators see in `ps` and `top`.
-    Rss,
-    /// The anonymous size: what cannot be reclaimed without swap.
     #[default]
+    #[serde(rename = "rss")]
+    Rss,
+    /// Anonymous and shared memory: what cannot be reclaimed without swap.
+    #[serde(rename = "anon")]
     Anonymous,
+}
+
+mod micros {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(at: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(u64::try_from(at.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_micros)
+    }
 }
 
 #[cfg(test)]
@@ -85,5 +127,24 @@ mod tests {
         let sample = Sample::of_counters(Duration::from_secs(1), 42);
         assert_eq!(sample.measured_bytes(Measure::Rss), 42);
         assert_eq!(sample.measured_bytes(Measure::Anonymous), 42);
+    }
+
+    #[test]
+    fn a_sample_is_read_back_as_it_was_written() {
+        let sample = Sample {
+            at: Duration::from_micros(1_234_567),
+            headroom_bytes: Some(9),
+            notified: true,
+            ..Sample::of_counters(Duration::ZERO, 42)
+        };
+        let line = serde_json::to_string(&sample).expect("numbers and names");
+        assert!(
+            line.starts_with(r#"{"us":1234567,"resident_bytes":42"#),
+            "{line}"
+        );
+        assert_eq!(
+            serde_json::from_str::<Sample>(&line).expect("own line"),
+            sample
+        );
     }
 }

@@ -150,6 +150,11 @@ impl<'store> Fingerprints<'store> {
         self.inbox.order(|orders| orders.limit_changed = true);
     }
 
+    /// The limit in force, in bytes.
+    pub fn limit(&self) -> u64 {
+        self.limit_bytes.load(Ordering::Relaxed)
+    }
+
     /// The limit it was made with, to return to.
     pub fn full_limit(&self) -> u64 {
         self.settings.limit_bytes

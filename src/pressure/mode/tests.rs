@@ -1,7 +1,8 @@
 use super::*;
-use crate::pressure::action::{CacheCut, Pace, Switch, Workers};
+use crate::pressure::action::{CacheCut, FileReading, Pace};
 
 mod flapping;
+mod many;
 
 const LIMIT_BYTES: u64 = 1_000_000;
 
@@ -10,8 +11,17 @@ fn marks() -> Thresholds {
     Thresholds::new(700_000, 800_000, 920_000, LIMIT_BYTES).expect("in order")
 }
 
+fn rules() -> Rules {
+    Rules {
+        thresholds: marks(),
+        measure: Measure::Anonymous,
+        dwell: Dwell::default(),
+        need_bytes: 0,
+    }
+}
+
 fn controller() -> Controller {
-    Controller::new(marks(), Measure::Anonymous, Dwell::default())
+    Controller::new(rules())
 }
 
 fn ms(millis: u64) -> Duration {
@@ -27,7 +37,7 @@ fn sample(at: Duration, bytes: u64) -> Sample {
 }
 
 /// Feeds the same bytes every 100 ms in `[from, to)` and keeps what changed or
-/// was asked for.
+/// was asked for, beside the share of the workers.
 fn hold(
     controller: &mut Controller,
     from: Duration,
@@ -38,7 +48,9 @@ fn hold(
     let mut at = from;
     while at < to {
         let decision = controller.observe(&sample(at, bytes));
-        if decision.change.is_some() || !decision.actions.is_empty() {
+        let only_shares =
+            (decision.actions.iter()).all(|action| matches!(action, Action::LimitWorkers(_)));
+        if decision.change.is_some() || !only_shares {
             events.push((at, decision));
         }
         at += ms(100);
@@ -126,30 +138,56 @@ fn entering_aggressive_asks_for_relief_once_in_order() {
     assert_eq!(
         events[0].1.actions,
         [
-            Action::LimitWorkers(Workers::Half),
-            Action::DropPageCacheBehind(Switch::On),
-            Action::DropIdleContexts,
+            Action::LimitWorkers(share(50)),
+            Action::ReadFiles(FileReading::Lean),
+            Action::ReturnIdleSegments,
             Action::ShrinkPieceCache(CacheCut::Half),
             Action::CollectAll,
             Action::PaceCollections(Pace::EveryTenChunks),
             Action::ShrinkDatabase,
+            Action::DropIdleContexts,
             Action::ReturnIdleSegments,
             Action::TrimMalloc,
         ]
     );
 }
 
+/// The share of so many percent.
+fn share(percent: u8) -> WorkerShare {
+    let mut share = Share::default();
+    while share.get().percent() > percent {
+        let at = 800_000 + (121_000 - u64::from(share.get().percent()) * 1_200);
+        share.follow(ms(0), at, &marks(), None);
+    }
+    assert_eq!(share.get().percent(), percent);
+    share.get()
+}
+
 #[test]
-fn idle_segments_are_asked_for_again_while_relief_does_not_show() {
+fn more_is_asked_for_while_relief_does_not_show() {
     let mut c = controller();
     hold(&mut c, ms(0), ms(200), 850_000);
-    let events = hold(&mut c, ms(200), ms(1200), 850_000);
+    let events = hold(&mut c, ms(200), ms(1700), 850_000);
     let asked: Vec<_> = events
         .iter()
         .map(|(at, decision)| (*at, decision.actions.clone()))
         .collect();
+    let emptied = vec![
+        Action::ReturnIdleSegments,
+        Action::ShrinkPieceCache(CacheCut::All),
+        Action::CollectAll,
+        Action::ShrinkDatabase,
+        Action::ReturnIdleSegments,
+    ];
     let again = vec![Action::ReturnIdleSegments];
-    assert_eq!(asked, [(ms(600), again.clone()), (ms(1100), again)]);
+    assert_eq!(
+        asked,
+        [
+            (ms(600), emptied),
+            (ms(1100), again.clone()),
+            (ms(1600), again)
+        ]
+    );
 }
 
 #[test]
@@ -180,35 +218,17 @@ fn malloc_is_not_trimmed_twice_within_thirty_seconds() {
 }
 
 #[test]
-fn sampling_quickens_towards_the_threshold() {
-    let mut c = controller();
-    for (bytes, millis) in [
-        (0, 1000),
-        (399_999, 1000),
-        (400_000, 250),
-        (639_999, 250),
-        (640_000, 50),
-    ] {
-        assert_eq!(
-            c.observe(&sample(ms(0), bytes)).next_sample_in,
-            ms(millis),
-            "{bytes} bytes"
-        );
-    }
-    assert_eq!(sampling_interval(u64::MAX, &marks()), ms(50));
-}
-
-#[test]
 fn measure_chooses_the_size_that_counts() {
     let mapped = Sample {
-        at: ms(0),
         resident_bytes: 990_000,
         anonymous_bytes: 10_000,
-        held_bytes: 0,
+        ..Sample::default()
     };
-    let mut by_anonymous = Controller::new(marks(), Measure::Anonymous, Dwell::default());
-    assert_eq!(by_anonymous.observe(&mapped).mode, Mode::Normal);
-    let mut by_rss = Controller::new(marks(), Measure::Rss, Dwell::default());
+    assert_eq!(controller().observe(&mapped).mode, Mode::Normal);
+    let mut by_rss = Controller::new(Rules {
+        measure: Measure::Rss,
+        ..rules()
+    });
     assert_eq!(by_rss.observe(&mapped).mode, Mode::Critical);
 }
 
@@ -217,27 +237,153 @@ fn new_thresholds_apply_to_the_next_samples_and_keep_the_mode() {
     let mut c = controller();
     hold(&mut c, ms(0), ms(200), 850_000);
     let wider = Thresholds::new(1_400_000, 1_600_000, 1_800_000, 2_000_000).expect("in order");
-    c.set_thresholds(wider);
+    c.set_limits(wider, 0);
     assert_eq!(c.mode(), Mode::Aggressive);
     let events = hold(&mut c, ms(200), secs(4), 850_000);
     assert_eq!(events.len(), 1, "{events:?}");
     assert_eq!((events[0].0, events[0].1.mode), (ms(2200), Mode::Normal));
-    c.set_thresholds(marks());
+    c.set_limits(marks(), 0);
     assert_eq!(mode_after(&mut c, secs(5), 850_000), Mode::Normal);
     assert_eq!(mode_after(&mut c, ms(5100), 850_000), Mode::Aggressive);
 }
 
+/// A sample with little in it and this much room around.
+fn room(at: Duration, headroom_bytes: u64) -> Sample {
+    Sample {
+        headroom_bytes: Some(headroom_bytes),
+        ..sample(at, 100_000)
+    }
+}
+
+fn with_need(need_bytes: u64) -> Controller {
+    Controller::new(Rules {
+        need_bytes,
+        ..rules()
+    })
+}
+
 #[test]
-fn a_reason_names_its_numbers() {
-    let reason = Reason::StayedBelow {
-        measured_bytes: 10 << 20,
-        mark_bytes: 24 << 20,
-        lasted: ms(2050),
+fn little_room_around_us_counts_as_much_as_what_we_hold() {
+    let mut c = with_need(1000);
+    assert_eq!(c.observe(&room(ms(0), 2000)).mode, Mode::Normal);
+    assert_eq!(c.observe(&room(ms(100), 1999)).mode, Mode::Normal);
+    assert_eq!(c.observe(&room(ms(200), 1999)).mode, Mode::Aggressive);
+    let critical = c.observe(&room(ms(300), 999));
+    assert_eq!(critical.mode, Mode::Critical);
+    let why = critical.change.expect("changed").why.to_string();
+    assert_eq!(why, "999 B left around us, 1000 B wanted");
+    assert_eq!(c.share(), WorkerShare::ALL, "caches go before workers");
+    c.observe(&room(ms(400), 100));
+    assert_eq!(c.share(), WorkerShare::ONE);
+
+    for step in 5..60 {
+        c.observe(&room(ms(step * 100), 1499));
+    }
+    assert_eq!(c.mode(), Mode::Critical, "1.5 times the need ends it");
+    for step in 60..90 {
+        c.observe(&room(ms(step * 100), 1500));
+    }
+    assert_eq!(c.mode(), Mode::Aggressive);
+    for step in 90..800 {
+        c.observe(&room(ms(step * 100), 2499));
+    }
+    assert_eq!(c.mode(), Mode::Aggressive, "2.5 times the need ends it");
+    for step in 800..830 {
+        c.observe(&room(ms(step * 100), 2500));
+    }
+    assert_eq!(c.mode(), Mode::Normal);
+    assert_eq!(c.share(), WorkerShare::ALL);
+}
+
+#[test]
+fn without_a_need_or_without_word_of_the_room_only_the_measure_counts() {
+    let mut c = controller();
+    assert_eq!(c.observe(&room(ms(0), 0)).mode, Mode::Normal);
+    let mut c = with_need(1000);
+    assert_eq!(c.observe(&sample(ms(0), 100_000)).mode, Mode::Normal);
+}
+
+#[test]
+fn others_are_heeded_at_once_if_there_is_something_to_give() {
+    let told = |bytes| Sample {
+        notified: true,
+        ..sample(ms(0), bytes)
     };
-    assert_eq!(reason.to_string(), "10 MiB after 2.0 s below 24 MiB");
-    let reason = Reason::AtThreshold {
-        measured_bytes: 17 << 20,
-        threshold_bytes: 16 << 20,
+    assert_eq!(controller().observe(&told(479_999)).mode, Mode::Normal);
+    assert_eq!(controller().observe(&told(480_000)).mode, Mode::Aggressive);
+    let slow = Sample {
+        notified: false,
+        slow_reads: true,
+        ..told(480_000)
     };
-    assert_eq!(reason.to_string(), "17 MiB reached the threshold of 16 MiB");
+    assert_eq!(controller().observe(&slow).mode, Mode::Aggressive);
+    let killed = Sample {
+        oom_killed: true,
+        ..sample(ms(0), 0)
+    };
+    assert_eq!(controller().observe(&killed).mode, Mode::Critical);
+}
+
+#[test]
+fn being_told_again_starts_the_dwell_anew() {
+    let mut c = controller();
+    hold(&mut c, ms(0), ms(200), 850_000);
+    hold(&mut c, ms(200), ms(2100), 600_000);
+    c.observe(&Sample {
+        notified: true,
+        ..sample(ms(2100), 600_000)
+    });
+    hold(&mut c, ms(2200), ms(4200), 600_000);
+    assert_eq!(c.mode(), Mode::Aggressive);
+    assert_eq!(mode_after(&mut c, ms(4200), 600_000), Mode::Normal);
+}
+
+#[test]
+fn jobs_are_failed_when_nothing_is_left_to_give_for_ten_seconds() {
+    let failed = |c: &mut Controller, from, to, bytes| {
+        let events = hold(c, from, to, bytes);
+        events
+            .iter()
+            .filter(|(_, decision)| decision.actions.contains(&Action::FailJobs))
+            .map(|(at, _)| *at)
+            .collect::<Vec<_>>()
+    };
+    let mut c = controller();
+    assert_eq!(failed(&mut c, ms(0), secs(9), 990_000), []);
+    assert_eq!(failed(&mut c, secs(9), ms(9100), 940_000), []);
+    assert_eq!(
+        failed(&mut c, ms(9100), secs(35), 950_000),
+        [ms(19_100), ms(29_100)]
+    );
+}
+
+#[test]
+fn the_share_of_the_workers_follows_the_measure_and_is_lifted_in_normal() {
+    let mut c = controller();
+    hold(&mut c, ms(0), ms(200), 800_000);
+    assert_eq!((c.mode(), c.share()), (Mode::Aggressive, WorkerShare::ALL));
+    mode_after(&mut c, ms(200), 895_000);
+    assert_eq!((c.mode(), c.share()), (Mode::Aggressive, WorkerShare::ONE));
+    let shares: Vec<_> = (300..2250)
+        .step_by(50)
+        .flat_map(|at| {
+            let actions = c.observe(&sample(ms(at), 600_000)).actions;
+            actions.into_iter().map(move |action| (ms(at), action))
+        })
+        .collect();
+    assert_eq!(
+        shares,
+        [
+            (ms(1200), Action::LimitWorkers(share(25))),
+            (ms(2200), Action::LimitWorkers(share(50)))
+        ]
+    );
+    let normal = hold(&mut c, ms(2250), ms(2400), 600_000);
+    assert!(
+        normal[0]
+            .1
+            .actions
+            .contains(&Action::LimitWorkers(WorkerShare::ALL))
+    );
+    assert_eq!((c.mode(), c.share()), (Mode::Normal, WorkerShare::ALL));
 }
