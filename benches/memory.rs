@@ -99,7 +99,10 @@ fn take_in(file: &Path, store: &Path) -> Result<MemorySeen, Box<dyn Error>> {
         },
         idle: Duration::from_secs(5),
         display_every: Duration::from_secs(3600),
+        around: None,
+        live: None,
         timeline: None,
+        recorder: None,
     };
     let patience = Patience::Unlimited;
     let run = daemon::run(watch, &stop, &progress, patience, &mut |_| {}, || {

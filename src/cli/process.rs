@@ -46,9 +46,7 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
     let level = setup.config.compression.level;
     let wish = Wish {
         workers: setup.workers(),
-        // What makes filed faster may take it to its threshold, not beyond.
-        cache_bytes: (setup.config.heap.piece_cache.as_u64())
-            .min(setup.memory.thresholds.threshold_bytes() / 2),
+        cache_bytes: setup.config.heap.piece_cache.as_u64(),
         shared_buffer_bytes: 0,
         worker_buffer_bytes: pipeline::worker_buffer_bytes(&method_of(&setup)?),
         worker_context_bytes: context_bytes(level),
@@ -75,7 +73,8 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
     };
     let known = Fingerprints::new(&store, settings, pool.account("fingerprints"));
     let options = Options {
-        workers: plan.workers,
+        // As many as there may be: a limit that is raised meanwhile has more of them work.
+        workers: wish.workers,
         level: i32::from(level),
         pack_bytes: setup.config.store.pack_size.as_u64(),
         reread: args.reread,
@@ -84,7 +83,7 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
     let progress = Progress::default();
     let total = count_ahead(&setup.screen, &inputs, store.root(), &stop);
     let walk = Walk::new(inputs, store.root());
-    let watch = setup.watch(&store, &pool, &limits, Some(&known));
+    let watch = setup.watch(Some(wish), &store, &pool, &limits, Some(&known));
     let counted = Mutex::new(&mut tally);
     let report = |report: FileReport| {
         show_report(&report, form, &setup.screen);

@@ -54,7 +54,7 @@ pub(super) fn run(common: &Common, args: &Restore) -> anyhow::Result<Exit> {
     };
     let what = Wanted::find(&store, args)?;
     let total = what.total();
-    let watch = setup.watch(&store, &pool, &limits, None);
+    let watch = setup.watch(None, &store, &pool, &limits, None);
     let patience = if args.stdout {
         READER_PATIENCE
     } else {

@@ -1,5 +1,6 @@
 //! What every command needs before it acts: the configuration, checked; the memory it may use; logs.
 
+use std::cell::Cell;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +15,8 @@ use super::args::{Common, Working};
 use super::exit::TooLittleMemory;
 use super::screen::{LogWriter, Screen};
 use crate::config::{self, Config, FlagValue, LogLevel, Measure, Origin, Role, Sources};
+use crate::daemon::around::Surroundings;
+use crate::daemon::live::{LiveLimits, Reload};
 use crate::daemon::memory::MemoryProbe;
 use crate::daemon::relief::Relief;
 use crate::daemon::tuning::{self, Plan, Wish};
@@ -24,7 +27,7 @@ use crate::pipeline::fingerprints::Fingerprints;
 use crate::pressure::dwell::Dwell;
 use crate::pressure::limits::{self, ConfiguredLimit, Resume, Wanted};
 use crate::pressure::mode::{Controller, Rules};
-use crate::pressure::probe::{cgroup, host, rlimit};
+use crate::pressure::probe::host;
 use crate::pressure::sample::Measure as SampleMeasure;
 use crate::store::Store;
 
@@ -34,6 +37,9 @@ pub(super) struct Setup {
     pub memory: limits::Limits,
     pub screen: Screen,
     pub store: PathBuf,
+    /// What the limits were found with, until a run takes it over.
+    senses: Cell<Option<(Surroundings, LiveLimits<'static>)>>,
+    sources: Sources,
 }
 
 impl Setup {
@@ -55,13 +61,19 @@ impl Setup {
         let screen = Screen::new(quiet, config.progress.interval);
         start_logging(config.log.level, &screen);
         let store = config::store_path(&config, |name| std::env::var_os(name))?;
-        let origin = loaded.origin.get("memory.limit");
-        let memory = memory_limits(&config, origin.unwrap_or(&Origin::BuiltIn));
+        let around = Surroundings::open(Path::new("/"));
+        let wanted = wanted(&config, loaded.origin.get("memory.limit"));
+        let (live, memory) = LiveLimits::find(wanted, around.group(), host::memory());
+        for problem in around.group().take_problems() {
+            tracing::warn!(%problem, "a limit of the cgroup cannot be read");
+        }
         Ok(Setup {
             config,
             memory,
             screen,
             store,
+            senses: Cell::new(Some((around, live))),
+            sources,
         })
     }
 
@@ -77,12 +89,11 @@ impl Setup {
 
     /// Fits what a command would like to use under the limit.
     pub(super) fn fit(&self, wish: &Wish) -> Result<Plan, TooLittleMemory> {
-        let thresholds = &self.memory.thresholds;
-        let plan =
-            tuning::fit(wish, thresholds.limit_bytes()).map_err(|too_small| TooLittleMemory {
-                limit: self.memory.why.first().cloned().unwrap_or_default(),
-                smallest_bytes: too_small.smallest_bytes,
-            })?;
+        let plan = tuning::fit(wish, &self.memory.thresholds);
+        let plan = plan.map_err(|too_small| TooLittleMemory {
+            limit: self.memory.why.first().cloned().unwrap_or_default(),
+            smallest_bytes: too_small.smallest_bytes,
+        })?;
         for why in &self.memory.why {
             tracing::info!("{why}");
         }
@@ -95,9 +106,11 @@ impl Setup {
         Ok(plan)
     }
 
-    /// How a run of this command is watched over.
+    /// How a run of this command is watched over. If what it may use can follow a limit that changes
+    /// meanwhile, `wish` is what it would like to use.
     pub(super) fn watch<'a>(
         &self,
+        wish: Option<Wish>,
         store: &'a Store,
         pool: &'a Pool,
         limits: &'a Limits,
@@ -109,12 +122,14 @@ impl Setup {
             Measure::Anonymous => SampleMeasure::Anonymous,
         };
         let dwell = Dwell { base: memory.dwell };
+        let (around, live) = self.senses.take().unzip();
+        let live = live.map(|live| live.follow(wish, reload(self.sources.clone())));
         Watch {
             controller: Controller::new(Rules {
                 thresholds: self.memory.thresholds,
                 measure,
                 dwell,
-                need_bytes: 0,
+                need_bytes: tuning::need_bytes(limits.workers()),
             }),
             probe: MemoryProbe::open(Path::new("/")),
             relief: Relief {
@@ -126,7 +141,10 @@ impl Setup {
             },
             idle: self.config.heap.idle,
             display_every: self.screen.every(),
+            around,
+            live,
             timeline: None,
+            recorder: None,
         }
     }
 }
@@ -134,13 +152,21 @@ impl Setup {
 /// Reading stops within this time even if whoever takes the bytes does not take them.
 pub(super) const READER_PATIENCE: Patience = Patience::AtMost(Duration::from_millis(900));
 
-fn memory_limits(config: &Config, origin: &Origin) -> limits::Limits {
-    let wanted = Wanted {
+/// Reads the configuration again, with the same flags above it.
+fn reload(sources: Sources) -> Reload<'static> {
+    Box::new(move || match config::load(&sources) {
+        Ok(loaded) => Ok(wanted(&loaded.config, loaded.origin.get("memory.limit"))),
+        Err(error) => Err(error.to_string()),
+    })
+}
+
+fn wanted(config: &Config, origin: Option<&Origin>) -> Wanted {
+    Wanted {
         limit: match config.memory.limit {
             config::Limit::Auto => None,
             config::Limit::Size(size) => Some(ConfiguredLimit {
                 bytes: size.as_u64(),
-                origin: match origin {
+                origin: match origin.unwrap_or(&Origin::BuiltIn) {
                     Origin::Flag(flag) => (*flag).to_owned(),
                     origin => format!("memory.limit in {origin}"),
                 },
@@ -148,12 +174,7 @@ fn memory_limits(config: &Config, origin: &Origin) -> limits::Limits {
         },
         threshold_bytes: config.memory.threshold.as_u64(),
         resume: Resume::Percent(config.memory.resume.0),
-    };
-    let cgroup = cgroup::limits(Path::new("/"));
-    for problem in &cgroup.problems {
-        tracing::warn!(%problem, "a limit of the cgroup cannot be read");
     }
-    limits::choose(&wanted, &cgroup.found, rlimit::limits(), host::memory())
 }
 
 fn start_logging(level: LogLevel, screen: &Screen) {

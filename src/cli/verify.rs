@@ -65,7 +65,7 @@ pub(super) fn run(common: &Common, args: &Verify) -> anyhow::Result<Exit> {
         progress: &progress,
         found: &found,
     };
-    let watch = setup.watch(&store, &pool, &limits, None);
+    let watch = setup.watch(None, &store, &pool, &limits, None);
     let mut display = |glance: daemon::Glance<'_>| setup.screen.show(glance, Total::Unknown);
     let patience = Patience::Unlimited;
     let run = daemon::run(watch, &stop, &progress, patience, &mut display, || {

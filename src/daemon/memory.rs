@@ -71,6 +71,11 @@ impl MemoryProbe {
         }
     }
 
+    /// Whether memory can be read; if not, samples are of filed's own counters.
+    pub(super) fn sees(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// What the last sample said.
     pub(super) fn last_resident_bytes(&self) -> u64 {
         self.last.resident_bytes

@@ -12,10 +12,14 @@
 //! chunk becomes by `pipeline`. The control loop never waits for the data plane, and ends only when
 //! the work has ended, so nothing is left half done behind its back.
 
+pub mod around;
+pub mod live;
 pub mod memory;
 mod record;
+pub mod recorder;
 pub mod relief;
 mod signals;
+mod slow_reads;
 pub mod timeline;
 pub mod tuning;
 
@@ -30,9 +34,17 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use crate::heap::Trim;
 use crate::pipeline::{Progress, Stop};
 use crate::pressure::mode::{Controller, Mode};
+use crate::pressure::sample::Sample;
+use around::Surroundings;
+use live::{Applied, LiveLimits};
 use memory::{MemoryProbe, MemorySeen};
+use recorder::Recorder;
 use relief::Relief;
+use slow_reads::SlowReads;
 use timeline::{MarkKind, Owners, Timeline};
+
+/// Limits are looked at this often: a change is to hold within a second.
+const LIMITS_EVERY: Duration = Duration::from_millis(250);
 
 /// What a display may show at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -61,8 +73,14 @@ pub struct Watch<'a> {
     pub idle: Duration,
     /// Shown this often.
     pub display_every: Duration,
+    /// What is left around us, if that is to count.
+    pub around: Option<Surroundings>,
+    /// Limits that may change meanwhile, if they are to be followed.
+    pub live: Option<LiveLimits<'a>>,
     /// Where the run is recorded, if it is.
     pub timeline: Option<Timeline>,
+    /// Where samples are written to be replayed, if they are.
+    pub recorder: Option<Recorder>,
 }
 
 /// How a run went, beside what the work itself says.
@@ -129,11 +147,15 @@ pub fn run<T: Send>(
             mode_changes: 0,
             signal: None,
             ordered: Vec::new(),
+            slow_reads: SlowReads::default(),
         };
         let (mode_changes, signal) = runtime.block_on(control.until(end, signals));
         let outcome = worker.join().unwrap_or_else(|panic| resume_unwind(panic));
         let took = began.elapsed();
         watch.end(began, progress);
+        if let Some(recorder) = &mut watch.recorder {
+            recorder.finish();
+        }
         Ok(Run {
             outcome,
             memory: watch.probe.finish(),
@@ -157,6 +179,7 @@ struct Control<'loop_, 'watch> {
     signal: Option<i32>,
     /// What was ordered for the timeline to tell of later.
     ordered: Vec<record::Ordered>,
+    slow_reads: SlowReads,
 }
 
 impl Control<'_, '_> {
@@ -173,16 +196,29 @@ impl Control<'_, '_> {
         let mut points = interval(record::POINT_EVERY);
         points.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let recorded = self.watch.timeline.is_some();
+        let mut limits = interval(LIMITS_EVERY);
+        limits.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next_sample = tokio::time::Instant::now();
         let mut give_up_at: Option<tokio::time::Instant> = None;
         loop {
             tokio::select! {
                 _ = &mut end => return (self.mode_changes, self.signal),
                 () = sleep_until(next_sample) => next_sample = self.sample(),
+                _ = limits.tick() => {
+                    if self.check_limits() {
+                        next_sample = self.sample();
+                    }
+                }
                 _ = points.tick(), if recorded => self.record_now(),
                 _ = display.tick() => self.show(),
                 _ = idle.tick() => self.return_idle(),
                 Some(signal) = signals.recv() => {
+                    if signals::is_reload(signal) {
+                        if self.reload() {
+                            next_sample = self.sample();
+                        }
+                        continue;
+                    }
                     if self.on_signal(signal).is_break() {
                         std::process::exit(128 + signal);
                     }
@@ -197,8 +233,7 @@ impl Control<'_, '_> {
 
     /// Takes a sample, has it judged, carries out what follows; gives when the next one is due.
     fn sample(&mut self) -> tokio::time::Instant {
-        let held_bytes = self.watch.relief.held_bytes();
-        let sample = self.watch.probe.sample(self.began.elapsed(), held_bytes);
+        let sample = self.look();
         let decision = self.watch.controller.observe(&sample);
         self.record(&sample);
         if !decision.actions.is_empty() {
@@ -231,6 +266,75 @@ impl Control<'_, '_> {
             self.mark(sample.at, what, 0, freed_bytes);
         }
         tokio::time::Instant::now() + decision.next_sample_in
+    }
+
+    /// Looks at everything that a decision is made of.
+    fn look(&mut self) -> Sample {
+        let at = self.began.elapsed();
+        let mode = self.watch.controller.mode();
+        let watch = &mut *self.watch;
+        // Counting costs more than looking, so it is done when somebody wants to know.
+        let counts = mode > Mode::Normal
+            || !watch.probe.sees()
+            || watch.timeline.is_some()
+            || watch.recorder.is_some();
+        let held_bytes = if counts { watch.relief.held_bytes() } else { 0 };
+        let mut sample = watch.probe.sample(at, held_bytes);
+        if let Some(around) = &mut watch.around {
+            around.add_to(&mut sample, mode);
+        }
+        if mode == Mode::Normal {
+            let times = &self.progress.read_times;
+            sample.slow_reads = self.slow_reads.look(at, || times.counts());
+        } else {
+            sample.in_flight_bytes = watch.relief.in_flight_bytes();
+        }
+        if let Some(recorder) = &mut watch.recorder {
+            recorder.sample(watch.controller.rules(), &sample);
+        }
+        sample
+    }
+
+    /// Follows limits that have changed; whether one has.
+    fn check_limits(&mut self) -> bool {
+        let watch = &mut *self.watch;
+        let (Some(live), Some(around)) = (&mut watch.live, &watch.around) else {
+            return false;
+        };
+        let applied = live.check(around.group());
+        self.apply(applied)
+    }
+
+    /// Reads the configuration again; whether anything changed.
+    fn reload(&mut self) -> bool {
+        let applied = self.watch.live.as_mut().and_then(LiveLimits::reload);
+        self.apply(applied)
+    }
+
+    fn apply(&mut self, applied: Option<Applied>) -> bool {
+        let Some(Applied { limits, plan }) = applied else {
+            return false;
+        };
+        for why in &limits.why {
+            tracing::info!("{why}");
+        }
+        let watch = &mut *self.watch;
+        let mut need_bytes = watch.controller.rules().need_bytes;
+        if let Some(plan) = plan {
+            tracing::info!(
+                workers = plan.workers,
+                buffer_bytes = plan.buffer_bytes,
+                cache_bytes = plan.cache_bytes,
+                "memory planned anew"
+            );
+            watch.relief.follow(&plan, watch.controller.share());
+            need_bytes = tuning::need_bytes(plan.workers);
+        }
+        watch.controller.set_limits(limits.thresholds, need_bytes);
+        if let Some(around) = &mut watch.around {
+            around.look_again();
+        }
+        true
     }
 
     fn show(&mut self) {

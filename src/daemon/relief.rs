@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::tuning::Plan;
 use crate::heap::{Pool, Trim, malloc};
 use crate::pipeline::fingerprints::{Fingerprints, Pacing};
 use crate::pipeline::{Limits, Reading};
@@ -52,12 +53,15 @@ impl Relief<'_> {
         above_budget + above_bound
     }
 
-    /// Has other limits followed: so many workers, of which this share may work, and buffers of so
-    /// many bytes. What is held beyond that comes back at the next chunk boundary.
-    pub(super) fn follow(&mut self, workers: usize, share: WorkerShare, buffer_bytes: u64) {
-        self.workers = workers.max(1);
-        self.limits.set_workers(share.of(self.workers));
-        self.pool.set_budget(buffer_bytes);
+    /// Has another plan followed, of whose workers this share may work. What is held beyond it comes
+    /// back at the next chunk boundary.
+    pub(super) fn follow(&mut self, plan: &Plan, share: WorkerShare) {
+        self.workers = plan.workers;
+        self.limits.set_workers(share.of(plan.workers));
+        self.pool.set_budget(plan.buffer_bytes);
+        if let Some(known) = self.known {
+            known.set_full_limit(plan.cache_bytes);
+        }
     }
 
     /// Does one thing.

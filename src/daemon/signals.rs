@@ -1,6 +1,9 @@
-//! Signals that ask the process to stop, heard on a thread of their own.
+//! Signals that ask the process to stop or to read its configuration again, heard on a thread of their
+//! own.
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use std::fs::File;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::mpsc;
 
@@ -9,7 +12,7 @@ const QUEUE: usize = 4;
 
 /// Starts listening. Each signal arrives once; when the receiver is dropped the thread stays, asleep.
 pub(super) fn listen() -> std::io::Result<mpsc::Receiver<i32>> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let (heard, hears) = mpsc::channel(QUEUE);
     std::thread::Builder::new()
         .name("filed-signals".to_owned())
@@ -20,4 +23,10 @@ pub(super) fn listen() -> std::io::Result<mpsc::Receiver<i32>> {
             }
         })?;
     Ok(hears)
+}
+
+/// Whether this signal asks for the configuration to be read again. To a process with a terminal it
+/// says that the terminal is gone, which ends it.
+pub(super) fn is_reload(signal: i32) -> bool {
+    signal == SIGHUP && File::open("/dev/tty").is_err()
 }

@@ -4,6 +4,8 @@
 //! that under a hard limit nothing depends on how fast pressure is noticed. The figures for what is
 //! not counted exactly are measured (`BASE_BYTES`, [`context_bytes`]).
 
+use crate::pressure::level::Thresholds;
+
 /// What the process needs before it has done anything, and beside what is counted below: code that
 /// is touched, the database's two connections, stacks, the catalog's pages in a commit. Measured as
 /// peak memory of `process` less buffers, contexts and caches, rounded up.
@@ -15,6 +17,9 @@ const WORKER_BYTES: u64 = 1 << 20;
 
 /// The least that the cache of known pieces is given.
 const LEAST_CACHE_BYTES: u64 = 256 << 10;
+
+/// What passes through the page cache for each worker at a time, in bytes.
+const PASSING_BYTES: u64 = 2 << 20;
 
 /// What a run may use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,8 +55,37 @@ pub struct Wish {
     pub worker_context_bytes: u64,
 }
 
-/// Fits a wish under a limit: first fewer workers, then a smaller cache.
-pub fn fit(wish: &Wish, limit_bytes: u64) -> Result<Plan, TooSmall> {
+/// Fits a wish under a limit: first fewer workers, then a smaller cache, which is no larger than half
+/// of the threshold: what makes filed faster may take it to its threshold, not beyond.
+///
+/// # Errors
+///
+/// If not even one worker fits.
+pub fn fit(wish: &Wish, marks: &Thresholds) -> Result<Plan, TooSmall> {
+    let wish = Wish {
+        cache_bytes: wish.cache_bytes.min(marks.threshold_bytes() / 2),
+        ..*wish
+    };
+    fit_under(&wish, marks.limit_bytes())
+}
+
+/// The least that work can be done with.
+pub fn least(wish: &Wish) -> Plan {
+    Plan {
+        workers: 1,
+        buffer_bytes: wish.shared_buffer_bytes + wish.worker_buffer_bytes,
+        cache_bytes: LEAST_CACHE_BYTES.min(wish.cache_bytes),
+    }
+}
+
+/// The room that should be left around this process for what so many workers have the kernel hold for
+/// a moment, in bytes: what is read and not yet dropped from the page cache, and what is written and
+/// not yet on disk.
+pub fn need_bytes(workers: usize) -> u64 {
+    (workers as u64 + 1) * PASSING_BYTES
+}
+
+fn fit_under(wish: &Wish, limit_bytes: u64) -> Result<Plan, TooSmall> {
     let each = wish.worker_buffer_bytes + wish.worker_context_bytes + WORKER_BYTES;
     let least_cache = LEAST_CACHE_BYTES.min(wish.cache_bytes);
     let fixed = BASE_BYTES + wish.shared_buffer_bytes + least_cache;
@@ -103,23 +137,23 @@ mod tests {
 
     #[test]
     fn a_large_limit_grants_the_wish() {
-        let plan = fit(&wish(), 1024 * MIB).unwrap();
+        let plan = fit_under(&wish(), 1024 * MIB).unwrap();
         assert_eq!((plan.workers, plan.cache_bytes), (8, 4 * MIB));
         assert_eq!(plan.buffer_bytes, 25 * MIB);
     }
 
     #[test]
     fn the_smallest_limit_named_is_enough_and_less_is_not() {
-        let smallest = fit(&wish(), 0).unwrap_err().smallest_bytes;
-        assert_eq!(fit(&wish(), smallest).unwrap().workers, 1);
-        assert!(fit(&wish(), smallest - 1).is_err());
+        let smallest = fit_under(&wish(), 0).unwrap_err().smallest_bytes;
+        assert_eq!(fit_under(&wish(), smallest).unwrap().workers, 1);
+        assert!(fit_under(&wish(), smallest - 1).is_err());
     }
 
     proptest! {
         #[test]
         fn everything_together_stays_below_the_limit(limit in 0..200 * MIB, workers in 1usize..64) {
             let wish = Wish { workers, ..wish() };
-            if let Ok(plan) = fit(&wish, limit) {
+            if let Ok(plan) = fit_under(&wish, limit) {
                 let each = wish.worker_context_bytes + WORKER_BYTES;
                 let sum = BASE_BYTES + plan.buffer_bytes + plan.workers as u64 * each
                     + plan.cache_bytes;

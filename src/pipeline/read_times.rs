@@ -19,7 +19,7 @@ pub struct ReadCounts([u64; BUCKETS]);
 
 impl ReadTimes {
     /// Counts one chunk.
-    pub(super) fn add(&self, took: Duration) {
+    pub(crate) fn add(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = (u64::BITS - micros.leading_zeros()) as usize;
         self.0[bucket.min(BUCKETS - 1)].fetch_add(1, Ordering::Relaxed);

@@ -88,6 +88,8 @@ pub enum LimitSource {
     /// cgroup v1 `memory.soft_limit_in_bytes`: above it the kernel takes pages
     /// back when the host runs short.
     CgroupSoft,
+    /// What others left of the group's limit at start.
+    GroupRoom,
     /// `RLIMIT_DATA`: above it allocations fail.
     RlimitData,
     /// `RLIMIT_AS`: above it every mapping fails.
@@ -110,6 +112,7 @@ impl LimitSource {
             | LimitSource::Threshold => 100,
             LimitSource::CgroupMax
             | LimitSource::CgroupV1
+            | LimitSource::GroupRoom
             | LimitSource::RlimitData
             | LimitSource::RlimitAddressSpace => 90,
             LimitSource::HostAvailable => 80,
@@ -125,6 +128,7 @@ impl fmt::Display for LimitSource {
             LimitSource::CgroupMax => "cgroup memory.max",
             LimitSource::CgroupV1 => "cgroup memory.limit_in_bytes",
             LimitSource::CgroupSoft => "cgroup memory.soft_limit_in_bytes",
+            LimitSource::GroupRoom => "room that others left in the cgroup",
             LimitSource::RlimitData => "RLIMIT_DATA",
             LimitSource::RlimitAddressSpace => "RLIMIT_AS",
             LimitSource::HostAvailable => "memory available at start",

@@ -84,6 +84,7 @@ pub mod limits;
 pub mod mode;
 pub mod probe;
 pub mod reason;
+pub mod recording;
 pub mod sample;
 pub mod share;
 mod size;

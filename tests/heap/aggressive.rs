@@ -49,7 +49,10 @@ fn crossing_the_threshold_collects_everything_then_the_young_every_ten_chunks() 
         },
         idle: Duration::from_secs(3600),
         display_every: Duration::from_secs(3600),
+        around: None,
+        live: None,
         timeline: None,
+        recorder: None,
     };
     let stop = Stop::default();
     let run = daemon::run(

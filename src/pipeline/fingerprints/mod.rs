@@ -85,6 +85,7 @@ pub struct Fingerprints<'store> {
     account: Account,
     settings: Settings,
     limit_bytes: AtomicU64,
+    full_limit_bytes: AtomicU64,
     table: Table,
     inbox: Inbox,
     counts: Counts,
@@ -108,6 +109,7 @@ impl<'store> Fingerprints<'store> {
             account,
             settings,
             limit_bytes: AtomicU64::new(settings.limit_bytes),
+            full_limit_bytes: AtomicU64::new(settings.limit_bytes),
             table: Table::new(),
             inbox: Inbox::default(),
             counts: Counts::default(),
@@ -157,7 +159,17 @@ impl<'store> Fingerprints<'store> {
 
     /// The limit it was made with, to return to.
     pub fn full_limit(&self) -> u64 {
-        self.settings.limit_bytes
+        self.full_limit_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Changes what [`full_limit`](Self::full_limit) is. A limit above it is lowered to it; one that was
+    /// in force in full stays so.
+    pub fn set_full_limit(&self, limit_bytes: u64) {
+        let before = self.full_limit_bytes.swap(limit_bytes, Ordering::Relaxed);
+        let now = self.limit();
+        if now == before || now > limit_bytes {
+            self.set_limit(limit_bytes);
+        }
     }
 
     /// Has everything collected, at once.
