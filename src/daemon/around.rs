@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::pressure::mode::Mode;
 use crate::pressure::probe::group::GroupProbe;
-use crate::pressure::probe::host;
+use crate::pressure::probe::host::HostProbe;
 use crate::pressure::sample::Sample;
 
 /// The groups are read this often in normal mode,
@@ -21,8 +21,8 @@ const HOST_EVERY: Duration = Duration::from_secs(1);
 /// The room around us, and what it was when it was last read.
 pub struct Surroundings {
     group: GroupProbe,
-    /// Whether the host is asked where no group has a limit.
-    asks_host: bool,
+    /// Asked where no group has a limit.
+    host: Option<HostProbe>,
     next_at: Duration,
     /// The room and our own resident bytes, when they were read.
     read: Option<(u64, u64)>,
@@ -35,7 +35,7 @@ impl Surroundings {
     pub fn open(root: &Path) -> Surroundings {
         Surroundings {
             group: GroupProbe::open(root),
-            asks_host: root == Path::new("/"),
+            host: (root == Path::new("/")).then(HostProbe::open).flatten(),
             next_at: Duration::ZERO,
             read: None,
             kills: None,
@@ -79,8 +79,11 @@ impl Surroundings {
         }
         let headroom_bytes = match usage {
             Some(usage) => Some(usage.headroom_bytes()),
-            None if self.asks_host => host::memory().map(|host| host.available_bytes),
-            None => None,
+            None => self
+                .host
+                .as_mut()
+                .and_then(HostProbe::memory)
+                .map(|host| host.available_bytes),
         };
         self.read = headroom_bytes.map(|headroom_bytes| (headroom_bytes, sample.resident_bytes));
     }

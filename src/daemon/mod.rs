@@ -283,10 +283,9 @@ impl Control<'_, '_> {
         if let Some(around) = &mut watch.around {
             around.add_to(&mut sample, mode);
         }
-        if mode == Mode::Normal {
-            let times = &self.progress.read_times;
-            sample.slow_reads = self.slow_reads.look(at, || times.counts());
-        } else {
+        let times = &self.progress.read_times;
+        sample.slow_reads = self.slow_reads.look(at, || times.counts());
+        if mode > Mode::Normal {
             sample.in_flight_bytes = watch.relief.in_flight_bytes();
         }
         if let Some(recorder) = &mut watch.recorder {

@@ -29,6 +29,8 @@ const SAMPLES_TO_ENTER: u8 = 2;
 /// Others are heeded from this share of the threshold on, in percent: below it
 /// there is nothing worth giving.
 const WORTH_PERCENT: u8 = 60;
+/// Slow reads count if no more than this many times the need is left around us.
+const TIGHT_TIMES: u64 = 4;
 /// Jobs are failed at this share of the limit, in percent, if nothing is left
 /// to give up,
 const STUCK_PERCENT: u8 = 95;
@@ -277,9 +279,11 @@ impl Controller {
         if sample.notified {
             return Some(Reason::Notified { measured_bytes });
         }
-        sample
-            .slow_reads
-            .then_some(Reason::SlowReads { measured_bytes })
+        // A slow disk is none of our business; one that is slow where room is short is.
+        let is_tight = self
+            .headroom(sample)
+            .is_some_and(|(headroom, need)| headroom < need.saturating_mul(TIGHT_TIMES));
+        (sample.slow_reads && is_tight).then_some(Reason::SlowReads { measured_bytes })
     }
 
     fn less_headroom_than(&self, times: u64, sample: &Sample) -> Option<Reason> {

@@ -316,7 +316,17 @@ fn others_are_heeded_at_once_if_there_is_something_to_give() {
         slow_reads: true,
         ..told(480_000)
     };
-    assert_eq!(controller().observe(&slow).mode, Mode::Aggressive);
+    assert_eq!(
+        with_need(1000).observe(&slow).mode,
+        Mode::Normal,
+        "a slow disk"
+    );
+    let tight = |headroom_bytes| Sample {
+        headroom_bytes: Some(headroom_bytes),
+        ..slow
+    };
+    assert_eq!(with_need(1000).observe(&tight(4000)).mode, Mode::Normal);
+    assert_eq!(with_need(1000).observe(&tight(3999)).mode, Mode::Aggressive);
     let killed = Sample {
         oom_killed: true,
         ..sample(ms(0), 0)

@@ -1,8 +1,8 @@
 //! The memory of the host.
 //!
-//! Asked for once at start: it costs 13 us and more, and what is available
-//! later includes what filed gives back itself, so a limit that followed it
-//! would chase its own tail.
+//! The limit goes by what was available at start: what is available later
+//! includes what filed gives back itself, so a limit that followed it would
+//! chase its own tail. Later it is only asked whether there is room left.
 
 use sysinfo::{MemoryRefreshKind, System};
 
@@ -18,9 +18,25 @@ pub struct HostMemory {
 /// Asks for the memory of the host. `None` if the kernel does not tell, as
 /// under `ProcSubset=pid`, where `/proc/meminfo` is hidden.
 pub fn memory() -> Option<HostMemory> {
-    let mut system = System::new().ok()?;
-    system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-    known(system.total_memory(), system.available_memory())
+    HostProbe::open()?.memory()
+}
+
+/// Asks for the memory of the host again and again, without finding out each
+/// time what the host is.
+pub struct HostProbe(System);
+
+impl HostProbe {
+    /// `None` if the kernel does not tell what the host is.
+    pub fn open() -> Option<HostProbe> {
+        System::new().ok().map(HostProbe)
+    }
+
+    /// As [`memory`].
+    pub fn memory(&mut self) -> Option<HostMemory> {
+        let system = &mut self.0;
+        system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+        known(system.total_memory(), system.available_memory())
+    }
 }
 
 /// Zeros are what an unread `/proc/meminfo` leaves.
