@@ -60,6 +60,7 @@ pub(super) enum Command {
     List(List),
     Show(Show),
     Config(Config),
+    Pressure(Pressure),
 }
 
 /// Take in files, folders, or standard input
@@ -169,6 +170,47 @@ pub(super) enum ConfigAction {
     /// Show every value and where it comes from
     Show {
         /// Print JSON Lines
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Record what memory does, and judge a recording again
+#[derive(Debug, Args)]
+pub(super) struct Pressure {
+    #[command(subcommand)]
+    pub action: PressureAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PressureAction {
+    /// Look at the memory of a process until it ends, and write what is seen to a file
+    ///
+    /// The limits that filed finds here are written with it. What filed itself saw in a run is written by
+    /// `filed process --record`.
+    Record {
+        /// The file to write
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The process
+        #[arg(long, value_name = "PID")]
+        pid: u32,
+        /// Look this often
+        #[arg(long, value_name = "TIME", default_value = "50ms")]
+        every: String,
+        /// End after this long
+        #[arg(long = "for", value_name = "TIME")]
+        time: Option<String>,
+    },
+    /// Print what filed decides on a recording, and why
+    Replay {
+        /// The recording
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Print every decision, not only those that change or ask for something
+        #[arg(long)]
+        all: bool,
+        /// Print every decision as JSON Lines
         #[arg(long)]
         json: bool,
     },

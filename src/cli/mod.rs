@@ -9,6 +9,7 @@ mod exit;
 mod list;
 mod names;
 mod output;
+mod pressure;
 mod process;
 mod restore;
 mod screen;
@@ -32,6 +33,7 @@ pub fn run() -> Exit {
         Command::List(args) => list::list(common, args),
         Command::Show(args) => list::show(common, args),
         Command::Config(args) => config::run(common, args),
+        Command::Pressure(args) => pressure::run(common, args),
     };
     outcome.unwrap_or_else(|error| {
         let (exit, hint) = exit::classify(&error);

@@ -25,6 +25,7 @@ use crate::heap::Pool;
 use crate::pipeline::Limits;
 use crate::pipeline::fingerprints::Fingerprints;
 use crate::pressure::dwell::Dwell;
+use crate::pressure::level::Thresholds;
 use crate::pressure::limits::{self, ConfiguredLimit, Resume, Wanted};
 use crate::pressure::mode::{Controller, Rules};
 use crate::pressure::probe::host;
@@ -116,21 +117,14 @@ impl Setup {
         limits: &'a Limits,
         known: Option<&'a Fingerprints<'a>>,
     ) -> Watch<'a> {
-        let memory = &self.config.memory;
-        let measure = match memory.measure {
-            Measure::Rss => SampleMeasure::Rss,
-            Measure::Anonymous => SampleMeasure::Anonymous,
-        };
-        let dwell = Dwell { base: memory.dwell };
         let (around, live) = self.senses.take().unzip();
         let live = live.map(|live| live.follow(wish, reload(self.sources.clone())));
         Watch {
-            controller: Controller::new(Rules {
-                thresholds: self.memory.thresholds,
-                measure,
-                dwell,
-                need_bytes: tuning::need_bytes(limits.workers()),
-            }),
+            controller: Controller::new(rules(
+                &self.config,
+                self.memory.thresholds,
+                tuning::need_bytes(limits.workers()),
+            )),
             probe: MemoryProbe::open(Path::new("/")),
             relief: Relief {
                 pool,
@@ -151,6 +145,21 @@ impl Setup {
 
 /// Reading stops within this time even if whoever takes the bytes does not take them.
 pub(super) const READER_PATIENCE: Patience = Patience::AtMost(Duration::from_millis(900));
+
+/// What memory is judged by.
+pub(super) fn rules(config: &Config, thresholds: Thresholds, need_bytes: u64) -> Rules {
+    Rules {
+        thresholds,
+        measure: match config.memory.measure {
+            Measure::Rss => SampleMeasure::Rss,
+            Measure::Anonymous => SampleMeasure::Anonymous,
+        },
+        dwell: Dwell {
+            base: config.memory.dwell,
+        },
+        need_bytes,
+    }
+}
 
 /// Reads the configuration again, with the same flags above it.
 fn reload(sources: Sources) -> Reload<'static> {

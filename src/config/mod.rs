@@ -42,6 +42,7 @@ pub use error::ConfigError;
 pub use layer::{FlagValue, Origin};
 pub use load::{Loaded, Role, Sources, check_file, load};
 pub use show::{Shown, show};
+pub(crate) use value::parse_duration;
 pub use value::{Limit, Percent, Workers};
 
 /// The documented default file: every key with its default, unit, range and reason.

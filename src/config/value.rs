@@ -85,7 +85,7 @@ pub(super) fn format_size(size: ByteSize) -> String {
 const LONGEST_TIME: usize = 20;
 
 /// Reads a time such as `5s`, `100ms`, `1h 30m`. Zero needs no unit.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, NotAValue> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, NotAValue> {
     let text = text.trim();
     if text.len() > LONGEST_TIME {
         return Err(NotAValue);

@@ -39,10 +39,11 @@ impl Recorder {
         self.write(&Entry::Sample(*sample));
     }
 
-    /// Writes out what is not written yet.
-    pub fn finish(&mut self) {
+    /// Writes out what is not written yet; whether all could be written.
+    pub fn finish(&mut self) -> bool {
         let outcome = self.to.as_mut().map_or(Ok(()), BufWriter::flush);
         self.check(outcome);
+        self.to.is_some()
     }
 
     fn write(&mut self, entry: &Entry) {

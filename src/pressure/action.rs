@@ -3,6 +3,7 @@
 //! An action says what to let go of, never how: whoever holds the thing knows.
 //! Each is safe to carry out twice, so a repeated or late one does no harm.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::pressure::level::Thresholds;
@@ -64,6 +65,32 @@ impl Action {
             | Action::PaceCollections(_)
             | Action::FailJobs => false,
         }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Action::LimitWorkers(share) => {
+                return write!(f, "{} % of the workers beside the first", share.percent());
+            }
+            Action::ReadFiles(FileReading::Ahead) => "read ahead",
+            Action::ReadFiles(FileReading::Lean) => "read without reading ahead",
+            Action::ReadFiles(FileReading::Direct) => "read past the page cache",
+            Action::CompressLightly(Switch::On) => "compress lightly",
+            Action::CompressLightly(Switch::Off) => "compress as configured",
+            Action::DropIdleContexts => "drop idle contexts",
+            Action::ShrinkPieceCache(CacheCut::Half) => "halve the piece cache",
+            Action::ShrinkPieceCache(CacheCut::All) => "empty the piece cache",
+            Action::RestorePieceCache => "let the piece cache grow",
+            Action::CollectAll => "collect all",
+            Action::PaceCollections(Pace::ByAllocation) => "collect by allocation",
+            Action::PaceCollections(Pace::EveryTenChunks) => "collect every ten chunks",
+            Action::ShrinkDatabase => "shrink the database",
+            Action::ReturnIdleSegments => "return idle segments",
+            Action::TrimMalloc => "trim malloc",
+            Action::FailJobs => "fail the jobs",
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The memory of this process, from `/proc/self`.
+//! The memory of this process, from `/proc/self`, or of another one.
 //!
 //! `statm` is kept open and read again in place: one system call of about a
 //! microsecond, small enough to be asked 20 times a second. It gives no more
@@ -56,7 +56,19 @@ impl ProcSelf {
     ///
     /// If it cannot be opened, as where `/proc` is not mounted.
     pub fn open(root: &Path) -> Result<Self, ProbeError> {
-        let directory = root.join("proc/self");
+        Self::open_in(&root.join("proc/self"))
+    }
+
+    /// The same of another process.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and if there is no such process.
+    pub fn open_of(root: &Path, pid: u32) -> Result<Self, ProbeError> {
+        Self::open_in(&root.join("proc").join(pid.to_string()))
+    }
+
+    fn open_in(directory: &Path) -> Result<Self, ProbeError> {
         let statm_path = directory.join("statm");
         let statm =
             File::open(&statm_path).map_err(|source| ProbeError::read(&statm_path, source))?;
