@@ -89,7 +89,7 @@ fn take_in(file: &Path, store: &Path) -> Result<MemorySeen, Box<dyn Error>> {
             dwell: Dwell::default(),
             need_bytes: 0,
         }),
-        probe: MemoryProbe::open(Path::new("/")),
+        probe: MemoryProbe::open(Path::new("/"), Measure::Rss),
         relief: Relief {
             pool: &pool,
             limits: &limits,

@@ -117,15 +117,13 @@ impl Setup {
         limits: &'a Limits,
         known: Option<&'a Fingerprints<'a>>,
     ) -> Watch<'a> {
+        let need_bytes = tuning::need_bytes(limits.workers());
+        let rules = rules(&self.config, self.memory.thresholds, need_bytes);
         let (around, live) = self.senses.take().unzip();
         let live = live.map(|live| live.follow(wish, reload(self.sources.clone())));
         Watch {
-            controller: Controller::new(rules(
-                &self.config,
-                self.memory.thresholds,
-                tuning::need_bytes(limits.workers()),
-            )),
-            probe: MemoryProbe::open(Path::new("/")),
+            controller: Controller::new(rules),
+            probe: MemoryProbe::open(Path::new("/"), rules.measure),
             relief: Relief {
                 pool,
                 limits,

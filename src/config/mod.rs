@@ -137,7 +137,8 @@ pub struct Memory {
 pub enum Measure {
     /// All resident pages of the process.
     Rss,
-    /// Resident pages that no file backs.
+    /// Resident pages that no file on disk backs.
+    #[serde(rename = "anon")]
     Anonymous,
 }
 

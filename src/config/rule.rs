@@ -49,7 +49,7 @@ pub(super) static KEYS: [Key; 16] = [
     key("memory.threshold", Rule::Size(MIB..=PIB)),
     // Under 100 %, or the way back would be the way in and the mode would flap.
     key("memory.resume", Rule::Percent(10..=95)),
-    key("memory.measure", Rule::Choice(&["rss", "anonymous"])),
+    key("memory.measure", Rule::Choice(&["rss", "anon"])),
     key(
         "memory.dwell",
         Rule::Time(Duration::from_millis(100)..=Duration::from_secs(60)),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::pressure::probe::ProbeError;
 use crate::pressure::probe::proc::{ProcSelf, ProcessMemory};
-use crate::pressure::sample::Sample;
+use crate::pressure::sample::{Measure, Sample};
 
 /// Resident memory over a run, in bytes. All zero where `/proc` cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,24 +20,26 @@ pub struct MemorySeen {
 
 /// Reads this process's memory below `root` where there is no run to watch.
 pub fn seen_now(root: &Path) -> MemorySeen {
-    let mut probe = MemoryProbe::open(root);
+    let mut probe = MemoryProbe::open(root, Measure::Rss);
     probe.start();
     probe.finish()
 }
 
 /// Reads this process's memory, and remembers what it read.
 pub struct MemoryProbe {
+    measure: Measure,
     process: Option<ProcSelf>,
     last: ProcessMemory,
     seen: MemorySeen,
 }
 
 impl MemoryProbe {
-    /// Opens the probe below `root` (`/` but in tests). Without `/proc` filed works by its own
-    /// counters, and says so once.
-    pub fn open(root: &Path) -> MemoryProbe {
+    /// Opens the probe below `root` (`/` but in tests), to be precise about what `measure` counts.
+    /// Without `/proc` filed works by its own counters, and says so once.
+    pub fn open(root: &Path, measure: Measure) -> MemoryProbe {
         let process = ProcSelf::open(root).map_err(|error| warn(&error)).ok();
         MemoryProbe {
+            measure,
             process,
             last: ProcessMemory {
                 resident_bytes: 0,
@@ -60,7 +62,11 @@ impl MemoryProbe {
             Some(Ok(memory)) => {
                 self.last = memory;
                 self.seen.peak_bytes = self.seen.peak_bytes.max(memory.resident_bytes);
-                Sample::new(at, memory, held_bytes)
+                let mut sample = Sample::new(at, memory, held_bytes);
+                if let Some(bytes) = self.anonymous_and_shared() {
+                    sample.anonymous_bytes = bytes;
+                }
+                sample
             }
             Some(Err(error)) => {
                 warn(&error);
@@ -68,6 +74,21 @@ impl MemoryProbe {
                 Sample::of_counters(at, held_bytes)
             }
             None => Sample::of_counters(at, held_bytes),
+        }
+    }
+
+    /// Shared memory counted in, if that is what is measured.
+    fn anonymous_and_shared(&mut self) -> Option<u64> {
+        if self.measure == Measure::Rss {
+            return None;
+        }
+        match self.process.as_ref()?.anonymous_and_shared_bytes() {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                tracing::warn!(%error, "shared memory is left out of what is measured");
+                self.measure = Measure::Rss;
+                None
+            }
         }
     }
 

@@ -33,6 +33,29 @@ fn resident_and_shared_are_read_in_pages() {
 }
 
 #[test]
+fn shared_memory_counts_with_the_anonymous_and_files_do_not() {
+    let status = b"VmRSS:\t 900 kB\nRssAnon:\t     100 kB\nRssFile:\t 700 kB\nRssShmem:\t 100 kB\n";
+    let root = root(b"5000 300 120 40 0 900 0\n", status);
+    let proc = ProcSelf::open(root.path()).expect("open");
+    assert_eq!(proc.anonymous_and_shared_bytes().expect("read"), 200 << 10);
+    fs::write(root.path().join("proc/self/status"), b"RssAnon:\t 1 kB\n").expect("write");
+    let error = proc.anonymous_and_shared_bytes().expect_err("half of it");
+    assert!(
+        error.to_string().contains("proc/self/status does not hold"),
+        "{error}"
+    );
+}
+
+#[test]
+fn this_process_has_anonymous_memory_and_no_more_than_is_resident() {
+    let proc = ProcSelf::open(Path::new("/")).expect("open");
+    let bytes = proc.anonymous_and_shared_bytes().expect("read");
+    assert!(bytes > 0);
+    // The two files are not read at the same moment.
+    assert!(bytes <= proc.memory().expect("read").resident_bytes + (1 << 20));
+}
+
+#[test]
 fn each_reading_sees_the_file_as_it_is_then() {
     let root = root(b"5000 300 120 40 0 900 0\n", b"");
     let proc = ProcSelf::open(root.path()).expect("open");
@@ -141,8 +164,8 @@ proptest! {
     #[test]
     fn random_content_never_panics(content in vec(any::<u8>(), 0..400)) {
         let _ = statm_memory(&content, 4096);
-        let _ = status_peak_bytes(&content);
-        let _ = status_peak_bytes(&[b"VmHWM:", &content[..]].concat());
+        let _ = status_bytes(&content, b"VmHWM:");
+        let _ = status_bytes(&[b"VmHWM:", &content[..]].concat(), b"VmHWM:");
     }
 
     #[test]
