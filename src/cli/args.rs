@@ -84,6 +84,9 @@ pub(super) struct Process {
     /// zstd level, 1 to 19
     #[arg(long, value_name = "N")]
     pub level: Option<String>,
+    /// Record what is seen of memory in FILE, for `filed pressure replay`
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     #[command(flatten)]
     pub working: Working,
 }

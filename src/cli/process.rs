@@ -18,6 +18,7 @@ use super::output::{self, Count, Rate, Size};
 use super::screen::{Screen, Total};
 use super::setup::{Setup, flag};
 use crate::config::ChunkingMethod;
+use crate::daemon::recorder::Recorder;
 use crate::daemon::tuning::{Wish, context_bytes};
 use crate::daemon::{self, Patience, Run, memory};
 use crate::heap::{HeapTotals, Pool};
@@ -83,7 +84,8 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
     let progress = Progress::default();
     let total = count_ahead(&setup.screen, &inputs, store.root(), &stop);
     let walk = Walk::new(inputs, store.root());
-    let watch = setup.watch(Some(wish), &store, &pool, &limits, Some(&known));
+    let mut watch = setup.watch(Some(wish), &store, &pool, &limits, Some(&known));
+    watch.recorder = args.record.as_deref().map(recorder).transpose()?;
     let counted = Mutex::new(&mut tally);
     let report = |report: FileReport| {
         show_report(&report, form, &setup.screen);
@@ -128,6 +130,10 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
         Some(signal) => Exit::Signal(signal),
         None => tally.exit(),
     })
+}
+
+fn recorder(path: &Path) -> anyhow::Result<Recorder> {
+    Recorder::create(path).with_context(|| format!("write {}", show_path(path)))
 }
 
 /// What was asked for, as absolute paths.

@@ -16,6 +16,8 @@ mod model;
 #[cfg(test)]
 mod names;
 #[cfg(test)]
+mod pressure;
+#[cfg(test)]
 mod restore;
 #[cfg(test)]
 mod round_trip;

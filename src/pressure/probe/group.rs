@@ -89,7 +89,7 @@ impl GroupProbe {
     }
 
     /// Reads all limits; gives the least of each kind, as
-    /// [`cgroup::limits`](crate::pressure::probe::cgroup::limits) does.
+    /// `probe::cgroup::limits` does.
     pub fn limits(&self) -> Vec<FoundLimit> {
         let mut found = Vec::new();
         for (source, file) in self.groups.iter().flat_map(|group| &group.limits) {
