@@ -14,6 +14,7 @@ mod process;
 mod restore;
 mod screen;
 mod setup;
+mod summary;
 mod verify;
 
 use clap::{CommandFactory, Parser};

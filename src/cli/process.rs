@@ -14,9 +14,10 @@ use serde::Serialize;
 use super::args::{Common, Form, Process};
 use super::exit::{Exit, UsageError};
 use super::names;
-use super::output::{self, Count, Rate, Size};
+use super::output;
 use super::screen::{Screen, Total};
 use super::setup::{Setup, flag};
+use super::summary::{Summary, Tally};
 use crate::config::ChunkingMethod;
 use crate::daemon::recorder::Recorder;
 use crate::daemon::tuning::{Wish, context_bytes};
@@ -26,7 +27,6 @@ use crate::pipeline::fingerprints::{CacheStats, Fingerprints, Settings};
 use crate::pipeline::{
     self, FileReport, Found, Input, Limits, Options, Progress, Status, Stop, Walk,
 };
-use crate::pressure::level::Thresholds;
 use crate::store::format::Chunking;
 use crate::store::recover::recover;
 use crate::store::{FileName, Store, hex, show_path};
@@ -282,57 +282,6 @@ fn count_ahead(screen: &Screen, inputs: &[Input], store: &Path, stop: &Arc<Stop>
     ahead
 }
 
-/// Counts over all reports.
-#[derive(Default)]
-struct Tally {
-    stored: u64,
-    unchanged: u64,
-    failed: u64,
-    skipped: u64,
-    bytes: u64,
-    read_bytes: u64,
-    pieces: u64,
-    new_pieces: u64,
-    new_bytes: u64,
-    stored_bytes: u64,
-}
-
-impl Tally {
-    fn add(&mut self, report: &FileReport) {
-        match report.status {
-            Status::Stored => {
-                self.stored += 1;
-                self.read_bytes += report.size_bytes;
-            }
-            Status::Unchanged => self.unchanged += 1,
-            Status::Failed => self.failed += 1,
-            Status::Skipped => self.skipped += 1,
-        }
-        self.bytes += report.size_bytes;
-        self.pieces += report.pieces;
-        self.new_pieces += report.new_pieces;
-        self.new_bytes += report.new_bytes;
-        self.stored_bytes += report.stored_bytes;
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Tally {
-                failed: 0,
-                skipped: 0,
-                ..
-            } => Exit::Done,
-            Tally {
-                stored: 0,
-                unchanged: 0,
-                failed: 1..,
-                ..
-            } => Exit::Failed,
-            _ => Exit::Partly,
-        }
-    }
-}
-
 fn show_report(report: &FileReport, form: Form, screen: &Screen) {
     if form == Form::Json {
         return screen.above(|| output::json_line(&FileLine::new(report)));
@@ -389,195 +338,5 @@ impl FileLine {
             seconds: report.took.as_secs_f64(),
             error: report.error.clone(),
         }
-    }
-}
-
-#[derive(Serialize)]
-struct Summary {
-    v: u8,
-    r#type: &'static str,
-    files: u64,
-    stored: u64,
-    unchanged: u64,
-    failed: u64,
-    skipped: u64,
-    bytes: u64,
-    new_bytes: u64,
-    stored_bytes: u64,
-    seconds: f64,
-    rss_start: u64,
-    rss_peak: u64,
-    rss_end: u64,
-    mode_changes: u64,
-    threshold: u64,
-    limit: u64,
-    /// Collections that ended, by generation.
-    collections: [u64; 3],
-    whole_collections: u64,
-    longest_pause_us: u64,
-    total_pause_us: u64,
-    live_objects: u64,
-    live_bytes: u64,
-    cache_hits: u64,
-    cache_loaded: u64,
-    index_questions: u64,
-    cache_hit_rate: Option<f64>,
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-impl Summary {
-    fn new<T>(
-        tally: &Tally,
-        run: &Run<T>,
-        thresholds: &Thresholds,
-        cache: CacheStats,
-        heaps: &HeapTotals,
-    ) -> Summary {
-        Summary {
-            v: 1,
-            r#type: "summary",
-            files: tally.stored + tally.unchanged + tally.failed + tally.skipped,
-            stored: tally.stored,
-            unchanged: tally.unchanged,
-            failed: tally.failed,
-            skipped: tally.skipped,
-            bytes: tally.bytes,
-            new_bytes: tally.new_bytes,
-            stored_bytes: tally.stored_bytes,
-            seconds: run.took.as_secs_f64(),
-            rss_start: run.memory.start_bytes,
-            rss_peak: run.memory.peak_bytes,
-            rss_end: run.memory.end_bytes,
-            mode_changes: run.mode_changes,
-            threshold: thresholds.threshold_bytes(),
-            limit: thresholds.limit_bytes(),
-            collections: heaps.collections,
-            whole_collections: heaps.whole_collections,
-            longest_pause_us: micros(heaps.longest_pause),
-            total_pause_us: micros(heaps.total_pause),
-            live_objects: heaps.live_objects,
-            live_bytes: heaps.live_bytes,
-            cache_hits: cache.hits,
-            cache_loaded: cache.loaded,
-            index_questions: cache.asked,
-            cache_hit_rate: cache.hit_rate(),
-        }
-    }
-
-    /// What the cache did; nothing where no piece was known.
-    fn cache(&self) -> Option<String> {
-        Some(format!(
-            "had {:.1} % of {} known pieces, the index was asked {} times",
-            self.cache_hit_rate? * 100.0,
-            Count(self.cache_hits + self.cache_loaded),
-            Count(self.index_questions)
-        ))
-    }
-
-    /// What the heap did; nothing where there was nothing on it.
-    fn heap(&self) -> Option<String> {
-        if self.live_objects == 0 && self.collections == [0; 3] {
-            return None;
-        }
-        let [young, middle, old] = self.collections.map(Count);
-        Some(format!(
-            "{} objects in {}, {young} + {middle} + {old} collections, pauses {:.2} ms at most, {:.2} ms in all",
-            Count(self.live_objects),
-            Size(self.live_bytes),
-            self.longest_pause_us as f64 / 1e3,
-            self.total_pause_us as f64 / 1e3
-        ))
-    }
-
-    fn table(&self, tally: &Tally, store: &Path) -> String {
-        let took = Duration::from_secs_f64(self.seconds);
-        let mut parts = vec![format!("{} stored", Count(self.stored))];
-        for (count, what) in [
-            (self.unchanged, "unchanged"),
-            (self.failed, "failed"),
-            (self.skipped, "skipped"),
-        ] {
-            if count > 0 {
-                parts.push(format!("{} {what}", Count(count)));
-            }
-        }
-        let rate = Rate {
-            bytes: tally.read_bytes,
-            took,
-        };
-        let modes = match self.mode_changes {
-            0 => "normal throughout".to_owned(),
-            1 => "1 change".to_owned(),
-            changes => format!("{changes} changes"),
-        };
-        let smaller = output::ratio(self.new_bytes, self.stored_bytes);
-        let rows = [
-            ("files", parts.join(", ")),
-            (
-                "read",
-                format!(
-                    "{} in {:.2} s, {rate}",
-                    Size(tally.read_bytes),
-                    self.seconds
-                ),
-            ),
-            (
-                "new",
-                format!(
-                    "{} in {} of {} pieces",
-                    Size(self.new_bytes),
-                    Count(tally.new_pieces),
-                    Count(tally.pieces)
-                ),
-            ),
-            ("kept", format!("{}  {smaller}", Size(self.stored_bytes))),
-            (
-                "memory",
-                format!(
-                    "{} -> {} -> {}  (start, peak, end; threshold {}, limit {})",
-                    Size(self.rss_start),
-                    Size(self.rss_peak),
-                    Size(self.rss_end),
-                    Size(self.threshold),
-                    Size(self.limit)
-                ),
-            ),
-            ("modes", modes),
-            ("cache", self.cache().unwrap_or_default()),
-            ("heap", self.heap().unwrap_or_default()),
-            ("store", show_path(store).to_string()),
-        ];
-        rows.iter()
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(key, value)| format!("{key:<8}{}\n", value.trim_end()))
-            .collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exit_says_whether_anything_was_stored() {
-        let exit = |stored, unchanged, failed, skipped| {
-            let tally = Tally {
-                stored,
-                unchanged,
-                failed,
-                skipped,
-                ..Tally::default()
-            };
-            tally.exit()
-        };
-        assert_eq!(exit(0, 0, 0, 0), Exit::Done);
-        assert_eq!(exit(1, 1, 0, 0), Exit::Done);
-        assert_eq!(exit(1, 0, 1, 0), Exit::Partly);
-        assert_eq!(exit(0, 1, 1, 0), Exit::Partly);
-        assert_eq!(exit(0, 0, 1, 0), Exit::Failed);
-        assert_eq!(exit(0, 0, 0, 1), Exit::Partly);
     }
 }
