@@ -45,6 +45,7 @@ impl Watch<'_> {
             resident_bytes: sample.resident_bytes,
             anonymous_bytes: sample.anonymous_bytes,
             threshold_bytes: thresholds.threshold_bytes(),
+            critical_bytes: thresholds.critical_bytes(),
             limit_bytes: thresholds.limit_bytes(),
             owners: owners(self.relief.pool, sample.resident_bytes),
             done_bytes: progress.done_bytes.load(Ordering::Relaxed),

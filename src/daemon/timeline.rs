@@ -72,6 +72,8 @@ pub struct Point {
     pub anonymous_bytes: u64,
     /// The threshold that applies.
     pub threshold_bytes: u64,
+    /// From here on filed is in critical mode.
+    pub critical_bytes: u64,
     /// The limit that applies.
     pub limit_bytes: u64,
     /// Who holds it.
@@ -95,6 +97,7 @@ impl Point {
             resident_bytes: greater.resident_bytes,
             anonymous_bytes: self.anonymous_bytes.max(later.anonymous_bytes),
             threshold_bytes: later.threshold_bytes,
+            critical_bytes: later.critical_bytes,
             limit_bytes: later.limit_bytes,
             owners: greater.owners,
             done_bytes: later.done_bytes,
@@ -173,7 +176,7 @@ pub struct Timeline {
     began: Duration,
     /// The time and the mode of the latest point, as it came in.
     #[serde(skip)]
-    latest: Option<(Duration, Mode)>,
+    latest: (Duration, Mode),
     #[serde(skip)]
     time_in: [Duration; 3],
 }
@@ -195,7 +198,7 @@ impl Timeline {
             given_back_bytes: 0,
             spacing: FIRST_SPACING,
             began: Duration::ZERO,
-            latest: None,
+            latest: (Duration::ZERO, Mode::Normal),
             time_in: [Duration::ZERO; 3],
         }
     }
@@ -230,10 +233,9 @@ impl Timeline {
     }
 
     fn pass_time(&mut self, point: Point) {
-        if let Some((at, mode)) = self.latest {
-            self.time_in[mode as usize] += point.at.saturating_sub(at);
-        }
-        self.latest = Some((point.at, point.mode));
+        let (at, mode) = self.latest;
+        self.time_in[mode as usize] += point.at.saturating_sub(at);
+        self.latest = (point.at, point.mode);
     }
 
     /// Adds a mark; the oldest goes if there are too many.
@@ -273,7 +275,7 @@ impl Timeline {
         self.given_back_bytes
     }
 
-    /// How long a mode lasted, from the first point to the last.
+    /// How long a mode lasted, from the beginning, when it is normal, to the last point.
     #[must_use]
     pub fn time_in(&self, mode: Mode) -> Duration {
         self.time_in[mode as usize]
@@ -296,6 +298,7 @@ mod tests {
             resident_bytes,
             anonymous_bytes: resident_bytes / 2,
             threshold_bytes: 100,
+            critical_bytes: 150,
             limit_bytes: 200,
             owners: Owners::default().of_resident(resident_bytes),
             done_bytes,
