@@ -2,7 +2,7 @@
 //!
 //! Log lines and messages go through the screen too, so that they do not run into the bar.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output::{self, Count, Rate, Size};
 use crate::daemon::Glance;
+use crate::daemon::timeline::Owners;
 use std::sync::atomic::Ordering;
 
 /// Bars are redrawn this often.
@@ -70,7 +71,7 @@ impl Screen {
     pub(super) fn show(&self, glance: Glance<'_>, total: Total) {
         let done = glance.progress.done_bytes.load(Ordering::Relaxed);
         let files = glance.progress.files.load(Ordering::Relaxed);
-        let memory = Size(glance.resident_bytes);
+        let memory = Memory(glance.resident_bytes, glance.owners);
         let mode = glance.mode;
         match self {
             Screen::Quiet => {}
@@ -123,6 +124,36 @@ impl Screen {
     }
 }
 
+/// Resident memory, and who of those that matter holds how much of it.
+struct Memory(u64, Owners);
+
+impl Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MIB: u64 = 1 << 20;
+        let Memory(resident, owners) = *self;
+        write!(f, "{}", Size(resident))?;
+        let mut before = " (";
+        for (name, bytes) in [
+            ("buffers", owners.chunks + owners.frames + owners.idle),
+            ("compression", owners.compression),
+            ("cache", owners.fingerprints),
+        ] {
+            // What would be shown as 0.0 is not worth a word.
+            if bytes < MIB / 20 {
+                continue;
+            }
+            if (MIB..1024 * MIB).contains(&resident) {
+                let mib = bytes as f64 / MIB as f64;
+                write!(f, "{before}{name} {mib:.1}")?;
+            } else {
+                write!(f, "{before}{name} {}", Size(bytes))?;
+            }
+            before = ", ";
+        }
+        f.write_str(if before == ", " { ")" } else { "" })
+    }
+}
+
 fn style(total: Total) -> ProgressStyle {
     let template = match total {
         Total::Bytes(_) => {
@@ -144,5 +175,30 @@ impl Write for LogWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().lock().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_shown_with_those_who_hold_it() {
+        const MIB: u64 = 1 << 20;
+        let owners = Owners {
+            chunks: 4 * MIB,
+            frames: MIB,
+            idle: MIB,
+            compression: 3 * MIB,
+            fingerprints: 10,
+            ..Owners::default()
+        };
+        let shown = |resident| Memory(resident, owners).to_string();
+        assert_eq!(shown(17 * MIB), "17.0 MiB (buffers 6.0, compression 3.0)");
+        assert_eq!(
+            shown(2048 * MIB),
+            "2.0 GiB (buffers 6.0 MiB, compression 3.0 MiB)"
+        );
+        assert_eq!(Memory(MIB, Owners::default()).to_string(), "1.0 MiB");
     }
 }
