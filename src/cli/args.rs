@@ -87,6 +87,12 @@ pub(super) struct Process {
     /// Record what is seen of memory in FILE, for `filed pressure replay`
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
+    /// Write a report on the run into FILE, which ends in `.html` or `.json`
+    ///
+    /// A page with memory by owner, modes and what was done about memory, throughput and pauses over
+    /// time, or the same numbers as JSON. A file that is there is replaced.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
     #[command(flatten)]
     pub working: Working,
 }

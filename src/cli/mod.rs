@@ -11,6 +11,7 @@ mod names;
 mod output;
 mod pressure;
 mod process;
+mod report;
 mod restore;
 mod screen;
 mod setup;

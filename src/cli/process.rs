@@ -15,11 +15,13 @@ use super::args::{Common, Form, Process};
 use super::exit::{Exit, UsageError};
 use super::names;
 use super::output;
+use super::report::{Destination, Report};
 use super::screen::{Screen, Total};
 use super::setup::{Setup, flag};
 use super::summary::{Summary, Tally};
 use crate::config::ChunkingMethod;
 use crate::daemon::recorder::Recorder;
+use crate::daemon::timeline::Timeline;
 use crate::daemon::tuning::{Wish, context_bytes};
 use crate::daemon::{self, Patience, Run, memory};
 use crate::heap::{HeapTotals, Pool};
@@ -34,6 +36,7 @@ use crate::store::{FileName, Store, hex, show_path};
 pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
     let form = Form::of_flag(args.working.json);
     let inputs = inputs(args)?;
+    let destination = args.report.as_deref().map(Destination::new).transpose()?;
     let flags = [
         flag("chunking.method", &args.chunking, "--chunking"),
         flag("compression.level", &args.level, "--level"),
@@ -53,9 +56,12 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
         worker_context_bytes: context_bytes(level),
     };
     let plan = setup.fit(&wish)?;
+    if let Some(destination) = &destination {
+        destination.check()?;
+    }
     if !setup.store.exists() && inputs.iter().all(is_missing) {
         // A mistyped path is no reason to create a store.
-        return Ok(report_missing(inputs, &setup, form));
+        return Ok(report_missing(inputs, &setup, form, destination.as_ref()));
     }
     let mut tally = Tally::default();
     let store = Store::open_or_create(&setup.store, wanted_chunking.clone())?;
@@ -86,6 +92,7 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
     let walk = Walk::new(inputs, store.root());
     let mut watch = setup.watch(Some(wish), &store, &pool, &limits, Some(&known));
     watch.recorder = args.record.as_deref().map(recorder).transpose()?;
+    watch.timeline = destination.is_some().then(Timeline::new);
     let counted = Mutex::new(&mut tally);
     let report = |report: FileReport| {
         show_report(&report, form, &setup.screen);
@@ -111,29 +118,47 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
     stop.request();
     setup.screen.clear();
     let thresholds = &setup.memory.thresholds;
-    let summary = Summary::new(
-        &tally,
-        &run,
-        thresholds,
-        known.stats(),
-        &known.heap_totals(),
-    );
+    let heaps = known.heap_totals();
+    let summary = Summary::new(&tally, &run, thresholds, known.stats(), &heaps);
     match form {
         Form::Json => output::json_line(&summary),
         Form::Text if !args.working.quiet => output::print(&summary.table(&tally, store.root())),
         Form::Text => {}
     }
+    let reported = destination.is_none_or(|destination| {
+        let report = Report {
+            store: store.root(),
+            summary: &summary,
+            read_bytes: tally.read_bytes,
+            timeline: &run.timeline.unwrap_or_default(),
+            limits: &setup.memory,
+            heaps: &heaps,
+            signal: run.signal,
+            error: run.outcome.as_ref().err().map(ToString::to_string),
+        };
+        write_report(&destination, &report)
+    });
     if let Err(error) = run.outcome {
         return Err(anyhow::Error::new(error).context("stopped"));
     }
     Ok(match run.signal {
         Some(signal) => Exit::Signal(signal),
-        None => tally.exit(),
+        None if reported => tally.exit(),
+        None => tally.exit_without_report(),
     })
 }
 
 fn recorder(path: &Path) -> anyhow::Result<Recorder> {
     Recorder::create(path).with_context(|| format!("write {}", show_path(path)))
+}
+
+/// Writes the report; whether that worked. What was stored stays stored if it did not.
+fn write_report(destination: &Destination, report: &Report<'_>) -> bool {
+    let written = destination.write(report);
+    if let Err(error) = &written {
+        output::warn(&format_args!("{error:#}"));
+    }
+    written.is_ok()
 }
 
 /// What was asked for, as absolute paths.
@@ -170,7 +195,12 @@ fn is_missing(input: &Input) -> bool {
 }
 
 /// Says of each path that it is not there.
-fn report_missing(inputs: Vec<Input>, setup: &Setup, form: Form) -> Exit {
+fn report_missing(
+    inputs: Vec<Input>,
+    setup: &Setup,
+    form: Form,
+    destination: Option<&Destination>,
+) -> Exit {
     let mut tally = Tally::default();
     for input in inputs {
         if let Input::Path { path, .. } = input {
@@ -181,18 +211,31 @@ fn report_missing(inputs: Vec<Input>, setup: &Setup, form: Form) -> Exit {
             show_report(&report, form, &setup.screen);
         }
     }
+    let run = Run {
+        outcome: (),
+        memory: memory::seen_now(Path::new("/")),
+        mode_changes: 0,
+        signal: None,
+        took: Duration::ZERO,
+        timeline: None,
+    };
+    let (cache, heaps) = (CacheStats::default(), HeapTotals::default());
+    let summary = Summary::new(&tally, &run, &setup.memory.thresholds, cache, &heaps);
     if form == Form::Json {
-        let run = Run {
-            outcome: (),
-            memory: memory::seen_now(Path::new("/")),
-            mode_changes: 0,
+        output::json_line(&summary);
+    }
+    if let Some(destination) = destination {
+        let report = Report {
+            store: &setup.store,
+            summary: &summary,
+            read_bytes: 0,
+            timeline: &Timeline::new(),
+            limits: &setup.memory,
+            heaps: &heaps,
             signal: None,
-            took: Duration::ZERO,
-            timeline: None,
+            error: None,
         };
-        let (cache, heaps) = (CacheStats::default(), HeapTotals::default());
-        let thresholds = &setup.memory.thresholds;
-        output::json_line(&Summary::new(&tally, &run, thresholds, cache, &heaps));
+        write_report(destination, &report);
     }
     Exit::Failed
 }

@@ -1,6 +1,6 @@
 //! The sums of a run of `filed process`: counted file by file, told at the end.
 //!
-//! The same numbers go into the table for people and into the last line of `--json`.
+//! The same numbers go into the table for people, the last line of `--json`, and the report.
 
 use std::path::Path;
 use std::time::Duration;
@@ -65,6 +65,14 @@ impl Tally {
                 ..
             } => Exit::Failed,
             _ => Exit::Partly,
+        }
+    }
+
+    /// The same where the report that was asked for is missing.
+    pub(super) fn exit_without_report(&self) -> Exit {
+        match self.exit() {
+            Exit::Done => Exit::Partly,
+            exit => exit,
         }
     }
 }
@@ -264,5 +272,7 @@ mod tests {
         assert_eq!(exit(0, 1, 1, 0), Exit::Partly);
         assert_eq!(exit(0, 0, 1, 0), Exit::Failed);
         assert_eq!(exit(0, 0, 0, 1), Exit::Partly);
+        let tally = Tally::default();
+        assert_eq!(tally.exit_without_report(), Exit::Partly);
     }
 }

@@ -18,6 +18,8 @@ mod names;
 #[cfg(test)]
 mod pressure;
 #[cfg(test)]
+mod report;
+#[cfg(test)]
 mod restore;
 #[cfg(test)]
 mod round_trip;

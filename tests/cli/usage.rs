@@ -13,6 +13,7 @@ fn a_command_line_that_makes_no_sense_is_refused_and_does_nothing() {
         &["process"],
         &["process", "--frobnicate", "a"],
         &["process", "a", "--memory"],
+        &["process", "a", "--report"],
         &["restore"],
         &["restore", "a", "b"],
         &["restore", "a", "--all", "--to", "out"],
