@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::pipeline::ReadCounts;
+use crate::pipeline::TimeCounts;
 
 /// Looked at this often, so that enough chunks have come in.
 const EVERY: Duration = Duration::from_millis(500);
@@ -14,25 +14,25 @@ const TIMES: u32 = 4;
 /// Compares the latest chunks with all before them.
 #[derive(Debug, Default)]
 pub(super) struct SlowReads {
-    before: ReadCounts,
+    before: TimeCounts,
     looked_at: Duration,
 }
 
 impl SlowReads {
     /// Whether, at `now`, half of the latest chunks took longer to read than is usual by far.
-    pub(super) fn look(&mut self, now: Duration, counts: impl FnOnce() -> ReadCounts) -> bool {
+    pub(super) fn look(&mut self, now: Duration, counts: impl FnOnce() -> TimeCounts) -> bool {
         if now.saturating_sub(self.looked_at) < EVERY {
             return false;
         }
         self.looked_at = now;
         let counts = counts();
         let latest = counts.since(&self.before);
-        if latest.chunks() < CHUNKS_MIN {
+        if latest.total() < CHUNKS_MIN {
             return false;
         }
         let before = std::mem::replace(&mut self.before, counts);
-        match (before.percentile(50), latest.percentile(50)) {
-            (Some(usual), Some(latest)) if before.chunks() >= CHUNKS_MIN => latest >= usual * TIMES,
+        match (before.per_mille(500), latest.per_mille(500)) {
+            (Some(usual), Some(latest)) if before.total() >= CHUNKS_MIN => latest >= usual * TIMES,
             _ => false,
         }
     }
@@ -41,11 +41,11 @@ impl SlowReads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::ReadTimes;
+    use crate::pipeline::Times;
 
     #[test]
     fn four_times_the_usual_is_slow_and_a_few_chunks_say_nothing() {
-        let times = ReadTimes::default();
+        let times = Times::default();
         let mut slow = SlowReads::default();
         let mut look = |second, chunks, micros| {
             (0..chunks).for_each(|_| times.add(Duration::from_micros(micros)));

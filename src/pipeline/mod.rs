@@ -35,11 +35,12 @@ mod intake;
 mod ledger;
 mod limits;
 mod open;
-mod read_times;
+
 mod report;
 pub mod restore;
 mod source;
 mod stream;
+mod times;
 pub mod verify;
 mod walk;
 mod worker;
@@ -50,8 +51,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use digest::CHUNK_BYTES;
 pub use limits::{Limits, Reading, Stop};
-pub use read_times::{ReadCounts, ReadTimes};
 pub use report::{FileReport, Progress, Status};
+pub use times::{TimeCounts, Times};
 pub use walk::{Found, Input, Walk};
 pub use worker::worker_buffer_bytes;
 

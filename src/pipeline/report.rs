@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::read_times::ReadTimes;
+use super::times::Times;
 use crate::store::FileName;
 
 /// What became of a file.
@@ -97,7 +97,9 @@ pub struct Progress {
     /// Files that have a report.
     pub files: AtomicU64,
     /// How long chunks took to read.
-    pub read_times: ReadTimes,
+    pub read_times: Times,
+    /// How long chunks took in all.
+    pub chunk_times: Times,
 }
 
 impl Progress {

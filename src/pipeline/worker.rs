@@ -303,7 +303,9 @@ impl<'run> Worker<'run> {
     }
 
     fn chunk(&mut self, stream: &Arc<Stream>, index: u64) -> Result<(), StoreError> {
+        let began = Instant::now();
         let outcome = self.process_chunk(stream, index);
+        self.crew.progress.chunk_times.add(began.elapsed());
         if let Origin::Stdin(_) = stream.origin
             && outcome.is_err()
         {
