@@ -17,6 +17,7 @@ pub mod live;
 pub mod memory;
 mod record;
 pub mod recorder;
+pub mod pushes;
 pub mod relief;
 mod signals;
 mod slow_reads;

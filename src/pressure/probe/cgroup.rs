@@ -111,6 +111,17 @@ pub(super) fn groups(root: &Path) -> (Vec<Group>, Option<ProbeError>) {
     (all, problem)
 }
 
+/// The file that tells of the stalls of our own v2 group, or of the nearest
+/// above it that has one.
+pub(super) fn pressure_file(root: &Path) -> Option<PathBuf> {
+    let (groups, _) = groups(root);
+    groups
+        .into_iter()
+        .filter(|group| group.version == Version::V2)
+        .map(|group| group.directory.join("memory.pressure"))
+        .find(|path| path.exists())
+}
+
 /// Our groups, as paths relative to their mounts; empty for the mount itself.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Groups {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 pub mod cgroup;
 pub mod group;
 pub mod host;
+pub mod notify;
 pub mod proc;
 pub mod psi;
 pub mod rlimit;
@@ -22,6 +23,15 @@ pub enum ProbeError {
     /// The file could not be read.
     #[error("read {path}", path = path.display())]
     Read {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// The file could not be made to tell of changes.
+    #[error("watch {path}", path = path.display())]
+    Watch {
         /// The file.
         path: PathBuf,
         /// What went wrong.
@@ -41,6 +51,13 @@ pub enum ProbeError {
 impl ProbeError {
     fn read(path: &Path, source: io::Error) -> Self {
         ProbeError::Read {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    fn watch(path: &Path, source: io::Error) -> Self {
+        ProbeError::Watch {
             path: path.to_owned(),
             source,
         }

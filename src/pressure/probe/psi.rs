@@ -148,7 +148,7 @@ pub fn register(path: &Path, trigger: &[u8]) -> Result<Registered, ProbeError> {
         let trigger = set_trigger(trigger, |bytes| file.write_all(bytes))?;
         Ok(Registered { file, trigger })
     };
-    open().map_err(|source| ProbeError::read(path, source))
+    open().map_err(|source| ProbeError::watch(path, source))
 }
 
 /// Writes the trigger, and if it is refused as invalid, the same share of a
