@@ -15,7 +15,7 @@ const BOTTOM: f64 = 330.0;
 const LANES: f64 = BOTTOM + 44.0;
 const LANE: f64 = 20.0;
 /// Marks nearer to each other than this are one.
-const NEAR: f64 = 9.0;
+const NEAR: f64 = 12.0;
 /// The height of a line's name.
 const NAME: f64 = 15.0;
 /// So many of one place are told.
@@ -76,7 +76,8 @@ fn write_curves(out: &mut String, points: &[Point], rss_peak: u64) -> fmt::Resul
     let peak = highest.max().unwrap_or(0).max(rss_peak).max(1);
     let near = |bytes: u64| bytes <= peak.saturating_mul(FAR);
     let (lines, far): (Vec<_>, Vec<_>) = LINES.iter().partition(|line| near((line.bytes)(last)));
-    let top = lines.iter().map(|line| (line.bytes)(last)).max();
+    let all = lines.iter().flat_map(|line| points.iter().map(line.bytes));
+    let top = all.filter(|bytes| near(*bytes)).max();
     let top = top.unwrap_or(0).max(peak.saturating_add(peak / 20));
     let scale = Scale::of_bytes(top, TOP, BOTTOM);
 

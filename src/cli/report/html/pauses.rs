@@ -55,7 +55,7 @@ pub(super) fn write(out: &mut String, report: &Report<'_>) -> fmt::Result {
             Count(*count),
             x(at) + room / 2.0,
             BOTTOM - height - 5.0,
-            Count(*count)
+            short(*count, room)
         )?;
     }
     writeln!(
@@ -75,6 +75,53 @@ pub(super) fn write(out: &mut String, report: &Report<'_>) -> fmt::Result {
             Time(*bound)
         )?;
     }
-    out.push_str("</svg></div>\n</section>\n");
+    out.push_str("</svg></div>\n");
+    write_table(out, &pauses)?;
+    out.push_str("</section>\n");
     Ok(())
+}
+
+/// A count that fits above a column of this width.
+fn short(count: u64, room: f64) -> String {
+    let whole = Count(count).to_string();
+    // About the width of a digit.
+    if whole.len() as f64 * 7.0 <= room {
+        return whole;
+    }
+    let units = [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")];
+    let unit = units.into_iter().find(|(size, _)| count >= *size);
+    unit.map_or(whole, |(size, name)| format!("{}{name}", count / size))
+}
+
+/// The columns as numbers.
+fn write_table(out: &mut String, pauses: &[(Duration, Duration, u64)]) -> fmt::Result {
+    out.push_str(
+        "<details>\n<summary>As numbers</summary>\n<table class=\"many\">\n<thead><tr>\
+         <th scope=\"col\">from</th><th scope=\"col\">below</th>\
+         <th scope=\"col\" class=\"number\">pauses</th></tr></thead>\n<tbody>\n",
+    );
+    for (from, to, count) in pauses {
+        writeln!(
+            out,
+            "<tr><td>{}</td><td>{}</td><td class=\"number\">{}</td></tr>",
+            Time(*from),
+            Time(*to),
+            Count(*count)
+        )?;
+    }
+    out.push_str("</tbody>\n</table>\n</details>\n");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_fit_above_their_columns() {
+        assert_eq!(short(65_536, 60.0), "65,536");
+        assert_eq!(short(65_536, 23.0), "65k");
+        assert_eq!(short(64, 23.0), "64");
+        assert_eq!(short(2_500_000, 23.0), "2M");
+    }
 }
