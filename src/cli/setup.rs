@@ -121,22 +121,19 @@ impl Setup {
         let rules = rules(&self.config, self.memory.thresholds, need_bytes);
         let (around, live) = self.senses.take().unzip();
         let live = live.map(|live| live.follow(wish, reload(self.sources.clone())));
+        let relief = Relief {
+            pool,
+            limits,
+            workers: limits.workers(),
+            known,
+            database: store.database(),
+        };
         Watch {
-            controller: Controller::new(rules),
-            probe: MemoryProbe::open(Path::new("/"), rules.measure),
-            relief: Relief {
-                pool,
-                limits,
-                workers: limits.workers(),
-                known,
-                database: store.database(),
-            },
             idle: self.config.heap.idle,
             display_every: self.screen.every(),
             around,
             live,
-            timeline: None,
-            recorder: None,
+            ..Watch::new(rules, relief)
         }
     }
 }

@@ -26,6 +26,7 @@ pub mod tuning;
 
 use std::ops::ControlFlow;
 use std::panic::resume_unwind;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use crate::heap::Trim;
 use crate::pipeline::{Progress, Stop};
-use crate::pressure::mode::{Controller, Mode};
+use crate::pressure::mode::{Controller, Mode, Rules};
 use crate::pressure::sample::Sample;
 use around::Surroundings;
 use live::{Applied, LiveLimits};
@@ -82,6 +83,24 @@ pub struct Watch<'a> {
     pub timeline: Option<Timeline>,
     /// Where samples are written to be replayed, if they are.
     pub recorder: Option<Recorder>,
+}
+
+impl<'a> Watch<'a> {
+    /// Watches over this process by `rules`, with what can be given back, and no more: nothing is shown
+    /// or recorded, and nothing around it looked at.
+    pub fn new(rules: Rules, relief: Relief<'a>) -> Watch<'a> {
+        Watch {
+            controller: Controller::new(rules),
+            probe: MemoryProbe::open(Path::new("/"), rules.measure),
+            relief,
+            idle: Duration::from_secs(5),
+            display_every: Duration::from_secs(3600),
+            around: None,
+            live: None,
+            timeline: None,
+            recorder: None,
+        }
+    }
 }
 
 /// How a run went, beside what the work itself says.

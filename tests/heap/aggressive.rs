@@ -32,27 +32,22 @@ fn crossing_the_threshold_collects_everything_then_the_young_every_ten_chunks() 
     let known = cache(&store, 4 * MIB);
     // Any process has more resident memory than this threshold.
     let thresholds = Thresholds::new(MIB / 2, MIB, 1 << 40, 1 << 41).unwrap();
+    let rules = Rules {
+        thresholds,
+        measure: Measure::Rss,
+        dwell: Dwell::default(),
+        need_bytes: 0,
+    };
+    let relief = Relief {
+        pool: &pool,
+        limits: &limits,
+        workers: limits.workers(),
+        known: Some(&known),
+        database: store.database(),
+    };
     let watch = Watch {
-        controller: Controller::new(Rules {
-            thresholds,
-            measure: Measure::Rss,
-            dwell: Dwell::default(),
-            need_bytes: 0,
-        }),
-        probe: MemoryProbe::open(Path::new("/"), Measure::Rss),
-        relief: Relief {
-            pool: &pool,
-            limits: &limits,
-            workers: limits.workers(),
-            known: Some(&known),
-            database: store.database(),
-        },
         idle: Duration::from_secs(3600),
-        display_every: Duration::from_secs(3600),
-        around: None,
-        live: None,
-        timeline: None,
-        recorder: None,
+        ..Watch::new(rules, relief)
     };
     let stop = Stop::default();
     let run = daemon::run(
