@@ -3,7 +3,9 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::bench::{Bench, Scratch};
@@ -39,7 +41,7 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Fallible<()> {
 }
 
 /// Processor time of each thread that is not the data plane's.
-type Threads = BTreeMap<String, (String, Duration)>;
+type Threads = BTreeMap<OsString, Duration>;
 
 fn share(bench: &Bench, inputs: &Inputs, mode: Mode) -> Fallible<Row> {
     let group = bench.group(None)?;
@@ -82,11 +84,8 @@ fn share(bench: &Bench, inputs: &Inputs, mode: Mode) -> Fallible<Row> {
     };
     let wall = last.0.saturating_sub(first.0);
     let mut busy = Duration::ZERO;
-    for (thread, (_, after)) in &last.1 {
-        let before = first
-            .1
-            .get(thread)
-            .map_or(Duration::ZERO, |(_, time)| *time);
+    for (thread, after) in &last.1 {
+        let before = first.1.get(thread).copied().unwrap_or_default();
         busy += after.saturating_sub(before);
     }
     let share = 100.0 * busy.as_secs_f64() / wall.as_secs_f64();
@@ -107,19 +106,16 @@ fn threads(pid: u32) -> Threads {
     let entries = fs::read_dir(format!("/proc/{pid}/task"));
     let threads = entries.into_iter().flatten().flatten().filter_map(|entry| {
         let name = fs::read_to_string(entry.path().join("comm")).ok()?;
-        let name = name.trim().to_owned();
-        if DATA_PLANE.contains(&name.as_str()) {
+        if DATA_PLANE.contains(&name.trim()) {
             return None;
         }
-        let time = processor_time(&entry.path())?;
-        let thread = entry.file_name().to_string_lossy().into_owned();
-        Some((thread, (name, time)))
+        Some((entry.file_name(), processor_time(&entry.path())?))
     });
     threads.collect()
 }
 
 /// In nanoseconds where the kernel keeps them, else in its ticks of 10 ms.
-fn processor_time(thread: &std::path::Path) -> Option<Duration> {
+fn processor_time(thread: &Path) -> Option<Duration> {
     if let Ok(text) = fs::read_to_string(thread.join("schedstat"))
         && let Some(nanoseconds) = text.split(' ').next()?.parse().ok()
         && nanoseconds > 0

@@ -21,7 +21,7 @@ pub(crate) fn inputs(bench: &Bench, flags: &[&str], seconds: f64) -> Fallible<In
         .watch(PATIENCE, Duration::from_millis(4), |_| {})?
         .well()?;
     let speed = probe_bytes as f64 / run.wall.as_secs_f64();
-    let bytes = ((speed * seconds) as u64).clamp(32 * MIB, 16 * GIB);
+    let bytes = ((speed * seconds) as u64).clamp(64 * MIB, 16 * GIB);
     Inputs::mixed(bench.fresh("inputs"), &[("lasting", bytes, 5)])
 }
 

@@ -97,7 +97,12 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Fallible<()> {
         expected.retain(|name, _| !name.ends_with(SHRINKING));
         let limits: Vec<Option<u64>> = [None].into_iter().chain(LIMITS_MIB.map(Some)).collect();
         let mut trials: Vec<Vec<Trial>> = limits.iter().map(|_| Vec::new()).collect();
-        for round in 0..bench.rounds() {
+        // Where there is no speed to compare, one is enough.
+        let rounds = match work {
+            Work::Truncated => 1,
+            _ => bench.rounds(),
+        };
+        for round in 0..rounds {
             let depth = match round {
                 0 => Depth::Restored,
                 _ => Depth::Listed,
