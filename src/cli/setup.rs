@@ -17,7 +17,7 @@ use super::screen::{LogWriter, Screen};
 use crate::config::{self, Config, FlagValue, LogLevel, Measure, Origin, Role, Sources};
 use crate::daemon::around::Surroundings;
 use crate::daemon::live::{LiveLimits, Reload};
-use crate::daemon::memory::MemoryProbe;
+use crate::daemon::pushes::Pushes;
 use crate::daemon::relief::Relief;
 use crate::daemon::tuning::{self, Plan, Wish};
 use crate::daemon::{Patience, Watch};
@@ -27,7 +27,7 @@ use crate::pipeline::fingerprints::Fingerprints;
 use crate::pressure::dwell::Dwell;
 use crate::pressure::level::Thresholds;
 use crate::pressure::limits::{self, ConfiguredLimit, Resume, Wanted};
-use crate::pressure::mode::{Controller, Rules};
+use crate::pressure::mode::Rules;
 use crate::pressure::probe::host;
 use crate::pressure::sample::Measure as SampleMeasure;
 use crate::store::Store;
@@ -132,6 +132,9 @@ impl Setup {
             idle: self.config.heap.idle,
             display_every: self.screen.every(),
             around,
+            pushes: Some(Pushes::start(Path::new("/"), &|name| {
+                std::env::var_os(name)
+            })),
             live,
             ..Watch::new(rules, relief)
         }

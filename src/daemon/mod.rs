@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!            signals (own thread) ──┐
+//!           pressure (own thread) ──┤
 //!   timers: sample, idle, display ──┼─> control loop (tokio, this thread) ──> relief ──> limits, heap,
 //!                work has ended ────┘            │                                      caches, malloc
 //!                                                └──> stop                              (data plane)
@@ -15,9 +16,9 @@
 pub mod around;
 pub mod live;
 pub mod memory;
+pub mod pushes;
 mod record;
 pub mod recorder;
-pub mod pushes;
 pub mod relief;
 mod signals;
 mod slow_reads;
@@ -40,6 +41,7 @@ use crate::pressure::sample::Sample;
 use around::Surroundings;
 use live::{Applied, LiveLimits};
 use memory::{MemoryProbe, MemorySeen};
+use pushes::{Push, Pushes};
 use recorder::Recorder;
 use relief::Relief;
 use slow_reads::SlowReads;
@@ -77,6 +79,8 @@ pub struct Watch<'a> {
     pub display_every: Duration,
     /// What is left around us, if that is to count.
     pub around: Option<Surroundings>,
+    /// Who tells when to look at once, if anybody does.
+    pub pushes: Option<(Pushes, mpsc::Receiver<Push>)>,
     /// Limits that may change meanwhile, if they are to be followed.
     pub live: Option<LiveLimits<'a>>,
     /// Where the run is recorded, if it is.
@@ -96,6 +100,7 @@ impl<'a> Watch<'a> {
             idle: Duration::from_secs(5),
             display_every: Duration::from_secs(3600),
             around: None,
+            pushes: None,
             live: None,
             timeline: None,
             recorder: None,
@@ -168,6 +173,7 @@ pub fn run<T: Send>(
             signal: None,
             ordered: Vec::new(),
             slow_reads: SlowReads::default(),
+            notified: false,
         };
         let (mode_changes, signal) = runtime.block_on(control.until(end, signals));
         let outcome = worker.join().unwrap_or_else(|panic| resume_unwind(panic));
@@ -200,6 +206,8 @@ struct Control<'loop_, 'watch> {
     /// What was ordered for the timeline to tell of later.
     ordered: Vec<record::Ordered>,
     slow_reads: SlowReads,
+    /// Somebody asked for memory since the last sample.
+    notified: bool,
 }
 
 impl Control<'_, '_> {
@@ -218,12 +226,18 @@ impl Control<'_, '_> {
         let recorded = self.watch.timeline.is_some();
         let mut limits = interval(LIMITS_EVERY);
         limits.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Kept until the end: dropping the first ends the second.
+        let (_pushes, mut pushed) = self.watch.pushes.take().unzip();
         let mut next_sample = tokio::time::Instant::now();
         let mut give_up_at: Option<tokio::time::Instant> = None;
         loop {
             tokio::select! {
                 _ = &mut end => return (self.mode_changes, self.signal),
                 () = sleep_until(next_sample) => next_sample = self.sample(),
+                push = next_push(&mut pushed) => {
+                    self.hear(push);
+                    next_sample = self.sample();
+                }
                 _ = limits.tick() => {
                     if self.check_limits() {
                         next_sample = self.sample();
@@ -288,6 +302,15 @@ impl Control<'_, '_> {
         tokio::time::Instant::now() + decision.next_sample_in
     }
 
+    /// Remembers what was said until the next sample.
+    fn hear(&mut self, push: Push) {
+        tracing::debug!(?push, "word of memory pressure");
+        self.notified |= push == Push::Notified;
+        if let Some(around) = &mut self.watch.around {
+            around.look_again();
+        }
+    }
+
     /// Looks at everything that a decision is made of.
     fn look(&mut self) -> Sample {
         let at = self.began.elapsed();
@@ -303,6 +326,7 @@ impl Control<'_, '_> {
         if let Some(around) = &mut watch.around {
             around.add_to(&mut sample, mode);
         }
+        sample.notified = std::mem::take(&mut self.notified);
         let times = &self.progress.read_times;
         sample.slow_reads = self.slow_reads.look(at, || times.counts());
         if mode > Mode::Normal {
@@ -388,6 +412,19 @@ impl Control<'_, '_> {
         self.signal = Some(signal);
         self.stop.request();
         ControlFlow::Continue(())
+    }
+}
+
+/// The next word of pressure; waits for ever where nobody will say any more.
+async fn next_push(pushed: &mut Option<mpsc::Receiver<Push>>) -> Push {
+    loop {
+        match pushed {
+            Some(open) => match open.recv().await {
+                Some(push) => return push,
+                None => *pushed = None,
+            },
+            None => std::future::pending().await,
+        }
     }
 }
 

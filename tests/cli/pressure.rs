@@ -150,7 +150,10 @@ struct Streaming {
 
 impl Streaming {
     fn start(world: &World) -> Streaming {
-        let mut command = world.filed();
+        Streaming::of(world.filed())
+    }
+
+    fn of(mut command: Command) -> Streaming {
         command
             .args(["process", "-", "--as", "stream", "--json", "--log", "info"])
             .stdin(Stdio::piped())
@@ -276,4 +279,79 @@ fn a_new_limit_holds_in_the_middle_of_a_file() {
         restored.stdout == content,
         "what comes out is not what went in"
     );
+}
+
+#[test]
+fn what_systemd_says_is_heard_in_the_middle_of_a_file() {
+    if !Path::new("/usr/bin/setsid").exists() {
+        return skipped("setsid is not there: word of memory pressure is not tested");
+    }
+    let world = World::new();
+    configure(&world, "[memory]\nlimit = \"22MiB\"\n");
+    let fifo = world.path("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+    let mut command = world.filed();
+    command.env("MEMORY_PRESSURE_WATCH", &fifo);
+    let mut run = Streaming::of(command);
+    run.logs("limit 22 MiB");
+    let content = noise("stream", 8 * MIB);
+    run.feed(&content[..6 * MIB]);
+    // It is open: else the writer would wait for ever for somebody to read.
+    let mut systemd = fs::OpenOptions::new()
+        .write(true)
+        .read(true)
+        .open(&fifo)
+        .unwrap();
+    systemd.write_all(b"x").unwrap();
+    let why = run.logs("mode changed");
+    assert!(
+        why.contains("asked for memory back") || why.contains("reached the"),
+        "{why}"
+    );
+    run.feed(&content[6 * MIB..]);
+    run.end().exits(0);
+    let restored = world.run(["restore", "stream", "--stdout"]).exits(0);
+    assert!(
+        restored.stdout == content,
+        "what comes out is not what went in"
+    );
+}
+
+#[test]
+fn a_watch_that_cannot_be_used_is_told_of_once_and_work_goes_on() {
+    let world = World::new();
+    world.write("a", &noise("a", MIB));
+    world.write("plain", b"not a PSI file");
+    let plain = world.name("plain");
+    for (watch, write, said) in [
+        (
+            "relative",
+            "",
+            "MEMORY_PRESSURE_WATCH is not an absolute path: relative",
+        ),
+        ("/nowhere", "", "watch /nowhere: No such file or directory"),
+        (
+            plain.as_str(),
+            "",
+            "neither a PSI file nor a FIFO nor a socket",
+        ),
+        (
+            "/proc/pressure/memory",
+            "%%%",
+            "MEMORY_PRESSURE_WRITE is not Base64",
+        ),
+    ] {
+        let mut command = world.filed();
+        command.args(["process", "a", "--reread", "--quiet"]);
+        command
+            .env("MEMORY_PRESSURE_WATCH", watch)
+            .env("MEMORY_PRESSURE_WRITE", write);
+        let outcome = super::world::finish(&mut command).exits(0);
+        assert_eq!(outcome.stderr.matches(said).count(), 1, "{outcome}");
+    }
+    assert_eq!(world.read("plain"), b"not a PSI file");
+    let mut off = world.filed();
+    off.args(["process", "a", "--reread", "--quiet"])
+        .env("MEMORY_PRESSURE_WATCH", "/dev/null");
+    assert_eq!(super::world::finish(&mut off).exits(0).stderr, "");
 }

@@ -1,17 +1,15 @@
 //! Aggressive mode and the collector: crossing the threshold collects all three generations, then the
 //! young one every ten chunks, with the real controller, probe and relief.
 
-use std::path::Path;
 use std::time::Duration;
 
-use filed::daemon::memory::MemoryProbe;
 use filed::daemon::relief::Relief;
 use filed::daemon::{self, Patience, Watch};
 use filed::heap::Pool;
 use filed::pipeline::{Limits, Progress, Stop};
 use filed::pressure::dwell::Dwell;
 use filed::pressure::level::Thresholds;
-use filed::pressure::mode::{Controller, Rules};
+use filed::pressure::mode::Rules;
 use filed::pressure::sample::Measure;
 
 use super::cache::cache;
