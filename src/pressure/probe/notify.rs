@@ -41,8 +41,9 @@ pub const WRITE: &str = "MEMORY_PRESSURE_WRITE";
 const OFF: &str = "/dev/null";
 /// Nobody asks for more than a line.
 const WRITE_MAX_BYTES: usize = 4096;
-/// File systems whose regular files are no files: proc, cgroup2, FUSE (lxcfs).
-const PSI_FILE_SYSTEMS: [u32; 3] = [0x9fa0, 0x6367_7270, 0x6573_5546];
+/// Where PSI files are: proc and cgroup2. FUSE may show one too (lxcfs), but
+/// also anybody's data, so there only our own paths are tried.
+const PSI_FILE_SYSTEMS: [u32; 2] = [0x9fa0, 0x6367_7270];
 /// A FIFO holds 64 KiB. Who fills it faster than we read must not keep us.
 const READS_AT_ONCE: usize = 16;
 
