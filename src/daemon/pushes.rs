@@ -2,15 +2,17 @@
 //!
 //! Owns the thread `filed-pressure` and everything it polls: the watch of
 //! [`notify`](crate::pressure::probe::notify), the `memory.events` of v2 groups
-//! with a limit, and marks on the usage of a v1 group. The rule: a push says
-//! only "look now". It may come late, twice or never, so nothing may depend on
-//! it, and no source may keep the thread busy: after an event it rests for
-//! 100 ms, and what fails is dropped with one warning.
+//! with a limit, and of a v1 group marks on its usage and word that it is out of
+//! memory. The rule: a push says only "look now". It may come late, twice or
+//! never, so nothing may depend on it, and no source may keep the thread busy:
+//! after an event it rests for 100 ms, and what cannot be had or fails is dropped
+//! with one warning. What a group gets or loses later, a limit or its files, is
+//! for the samples to find.
 //!
 //! ```text
 //!  systemd, PSI ────┐
 //!  memory.events ───┼─> poll, filed-pressure ──> channel of 16 ──> control loop
-//!  v1 usage marks ──┤                             (full: dropped)
+//!  v1 marks, OOM ───┤                             (full: dropped)
 //!  end (eventfd) ───┘
 //! ```
 
@@ -48,7 +50,7 @@ const USUAL_THRESHOLD: Duration = Duration::from_millis(200);
 pub enum Push {
     /// systemd says so, or the kernel counted enough stalls.
     Notified,
-    /// A v2 group met a limit or lost a process.
+    /// A v2 group met a limit or lost a process, or a v1 group is out of memory.
     GroupEvents,
     /// The usage of a v1 group rose to this many bytes.
     UsageMark(u64),
@@ -72,7 +74,10 @@ impl Pushes {
         lookup: &dyn Fn(&str) -> Option<OsString>,
     ) -> (Pushes, mpsc::Receiver<Push>) {
         let (pushes, pushed) = mpsc::channel(QUEUE);
-        let sources = sources(root, lookup);
+        let (sources, problems) = sources(root, lookup);
+        for problem in problems {
+            warn(&problem, "no word of memory pressure from here");
+        }
         if sources.is_empty() {
             return (Pushes { thread: None }, pushed);
         }
@@ -203,7 +208,7 @@ enum Kind {
     Psi { watch: PsiWatch, had_event: bool },
     Stream(Stream),
     GroupEvents(File),
-    UsageMark(UsageMark),
+    V1(V1Event),
 }
 
 impl Kind {
@@ -212,14 +217,14 @@ impl Kind {
             Kind::Psi { watch, .. } => watch.registered.file.as_fd(),
             Kind::Stream(stream) => stream.as_fd(),
             Kind::GroupEvents(file) => file.as_fd(),
-            Kind::UsageMark(mark) => mark.crossed.as_fd(),
+            Kind::V1(event) => event.told.as_fd(),
         }
     }
 
     fn event(&self) -> PollFlags {
         match self {
             Kind::Psi { .. } | Kind::GroupEvents(_) => PollFlags::PRI,
-            Kind::Stream(_) | Kind::UsageMark(_) => PollFlags::IN,
+            Kind::Stream(_) | Kind::V1(_) => PollFlags::IN,
         }
     }
 
@@ -252,7 +257,7 @@ impl Kind {
                 see(file)?;
                 Ok(Some(Push::GroupEvents))
             }
-            Kind::UsageMark(mark) => mark.take(),
+            Kind::V1(event) => event.take(),
         }
     }
 }
@@ -280,56 +285,73 @@ fn see(file: &File) -> io::Result<()> {
     file.read_at(&mut [0; 4096], 0).map(drop)
 }
 
-/// A mark on the usage of a v1 group.
+/// Something a v1 group tells of through an eventfd.
 #[derive(Debug)]
-struct UsageMark {
-    crossed: OwnedFd,
-    usage: File,
-    bytes: u64,
+struct V1Event {
+    told: OwnedFd,
+    /// Read when there is word: it fails once the group is removed.
+    file: File,
+    of: Of,
 }
 
-impl UsageMark {
-    fn set(directory: &Path, bytes: u64) -> io::Result<Self> {
-        let usage = File::open(directory.join("memory.usage_in_bytes"))?;
-        let crossed = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let order = format!("{} {} {bytes}", crossed.as_raw_fd(), usage.as_raw_fd());
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    /// The usage crossed this many bytes, up or down.
+    Usage(u64),
+    /// Nothing is left, and a process is about to be killed.
+    OutOfMemory,
+}
+
+impl V1Event {
+    fn set(directory: &Path, of: Of) -> io::Result<Self> {
+        let (name, argument) = match of {
+            Of::Usage(bytes) => ("memory.usage_in_bytes", format!(" {bytes}")),
+            Of::OutOfMemory => ("memory.oom_control", String::new()),
+        };
+        let file = File::open(directory.join(name))?;
+        let told = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let order = format!("{} {}{argument}", told.as_raw_fd(), file.as_raw_fd());
         OpenOptions::new()
             .write(true)
             .open(directory.join("cgroup.event_control"))?
             .write_all(order.as_bytes())?;
-        Ok(Self {
-            crossed,
-            usage,
-            bytes,
-        })
+        Ok(Self { told, file, of })
     }
 
     /// The kernel tells of each crossing, and once more when the group is
     /// removed; only a rise is worth a push.
     fn take(&self) -> io::Result<Option<Push>> {
-        match rustix::io::read(&self.crossed, &mut [0; 8]) {
+        match rustix::io::read(&self.told, &mut [0; 8]) {
             Ok(_) | Err(Errno::AGAIN) => {}
             Err(error) => return Err(error.into()),
         }
-        let mut buffer = [0; 32];
-        let length = self.usage.read_at(&mut buffer, 0)?;
-        let used_bytes = std::str::from_utf8(buffer.get(..length).unwrap_or_default())
-            .ok()
-            .and_then(|text| text.trim().parse::<u64>().ok());
-        // A usage that cannot be understood is for the sample to tell of.
-        let is_above = used_bytes.is_none_or(|used| used >= self.bytes);
-        Ok(is_above.then_some(Push::UsageMark(self.bytes)))
+        let mut buffer = [0; 128];
+        let length = self.file.read_at(&mut buffer, 0)?;
+        Ok(match self.of {
+            Of::OutOfMemory => Some(Push::GroupEvents),
+            Of::Usage(mark) => {
+                let content = buffer.get(..length).unwrap_or_default();
+                let used_bytes = std::str::from_utf8(content)
+                    .ok()
+                    .and_then(|text| text.trim().parse::<u64>().ok());
+                // A usage that cannot be understood is for the sample to tell of.
+                let is_above = used_bytes.is_none_or(|used| used >= mark);
+                is_above.then_some(Push::UsageMark(mark))
+            }
+        })
     }
 }
 
-/// Opens everything that can tell.
+/// Opens everything that can tell. Gives also what was wrong with the rest,
+/// worth a warning each; what is not there is not wrong.
 ///
 /// `/dev/null` switches off what others may tell us, not our own limits.
-fn sources(root: &Path, lookup: &dyn Fn(&str) -> Option<OsString>) -> Vec<Source> {
+fn sources(
+    root: &Path,
+    lookup: &dyn Fn(&str) -> Option<OsString>,
+) -> (Vec<Source>, Vec<anyhow::Error>) {
     let opened = notify::open(root, lookup);
-    for problem in opened.problems {
-        warn(&anyhow::Error::from(problem), "word of memory pressure");
-    }
+    let mut problems: Vec<_> = opened.problems.into_iter().map(Into::into).collect();
     let mut sources = Vec::new();
     match opened.watch {
         Watch::Off | Watch::Nothing => {}
@@ -343,32 +365,35 @@ fn sources(root: &Path, lookup: &dyn Fn(&str) -> Option<OsString>) -> Vec<Source
             sources.push(Source::new(Kind::Stream(stream), path));
         }
     }
+    // What cannot be read of the groups is told of by who samples them.
     let groups = GroupProbe::open(root);
     for path in groups.event_files() {
         // Read once, or the first poll would tell of what happened before.
         match File::open(&path).and_then(|file| see(&file).map(|()| file)) {
             Ok(file) => sources.push(Source::new(Kind::GroupEvents(file), path)),
-            Err(error) => refused(&path, &error),
+            Err(error) => problems.extend(refused(&path, error)),
         }
     }
     if let Some((directory, limit_bytes)) = groups.lowest_v1_limit() {
-        for percent in MARKS_PERCENT {
-            let bytes = limit_bytes / 100 * percent;
-            match UsageMark::set(directory, bytes) {
-                Ok(mark) => {
-                    let path = directory.to_owned();
-                    sources.push(Source::new(Kind::UsageMark(mark), path));
-                }
-                Err(error) => refused(directory, &error),
+        let marks = MARKS_PERCENT.map(|percent| Of::Usage(limit_bytes / 100 * percent));
+        let mut first_refusal = None;
+        for of in marks.into_iter().chain([Of::OutOfMemory]) {
+            match V1Event::set(directory, of) {
+                Ok(event) => sources.push(Source::new(Kind::V1(event), directory.to_owned())),
+                Err(error) => first_refusal = first_refusal.or(refused(directory, error)),
             }
         }
+        // They are refused together.
+        problems.extend(first_refusal);
     }
-    sources
+    (sources, problems)
 }
 
-/// Usual without privileges, and samples find the same a little later.
-fn refused(path: &Path, error: &io::Error) {
-    tracing::debug!(path = %path.display(), %error, "does not tell of changes");
+/// What is wrong with a file that does not tell of changes; nothing if it is
+/// not there.
+fn refused(path: &Path, error: io::Error) -> Option<anyhow::Error> {
+    let is_absent = error.kind() == io::ErrorKind::NotFound;
+    (!is_absent).then(|| anyhow::Error::from(error).context(format!("watch {}", path.display())))
 }
 
 fn warn(error: &dyn std::fmt::Display, what: &str) {

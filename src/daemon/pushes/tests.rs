@@ -229,27 +229,22 @@ fn both_kinds_of_groups_are_watched_where_they_have_limits() {
     put(root.path(), "sys/fs/cgroup/a/memory.max", "500\n");
     put(root.path(), "sys/fs/cgroup/a/memory.events", "max 0\n");
     let kinds = || -> Vec<_> {
-        sources(root.path(), &|_| None)
+        let (sources, problems) = sources(root.path(), &|_| None);
+        assert!(problems.is_empty(), "{problems:?}");
+        sources
             .into_iter()
             .map(|source| match source.kind {
-                Kind::GroupEvents(_) => Push::GroupEvents,
-                Kind::UsageMark(mark) => Push::UsageMark(mark.bytes),
+                Kind::GroupEvents(_) => None,
+                Kind::V1(event) => Some(event.of),
                 other => panic!("{other:?}"),
             })
             .collect()
     };
     // Without the files it takes, marks are done without.
-    assert_eq!(kinds(), [Push::GroupEvents]);
+    assert_eq!(kinds(), [None]);
     put(root.path(), &format!("{v1}/memory.usage_in_bytes"), "10\n");
     put(root.path(), &format!("{v1}/cgroup.event_control"), "");
-    assert_eq!(
-        kinds(),
-        [
-            Push::GroupEvents,
-            Push::UsageMark(700),
-            Push::UsageMark(850)
-        ]
-    );
+    assert_eq!(kinds(), [None, Some(Of::Usage(700)), Some(Of::Usage(850))]);
     let order = fs::read_to_string(root.path().join(v1).join("cgroup.event_control"));
     let order = order.expect("read");
     let fields: Vec<_> = order.split(' ').map(str::parse::<u64>).collect();
@@ -261,8 +256,8 @@ fn only_a_rise_over_the_mark_is_a_push() {
     let root = empty();
     put(root.path(), "memory.usage_in_bytes", "699\n");
     put(root.path(), "cgroup.event_control", "");
-    let mark = UsageMark::set(root.path(), 700).expect("set");
-    let cross = || rustix::io::write(&mark.crossed, &1_u64.to_ne_bytes()).expect("write");
+    let mark = V1Event::set(root.path(), Of::Usage(700)).expect("set");
+    let cross = || rustix::io::write(&mark.told, &1_u64.to_ne_bytes()).expect("write");
     cross();
     assert_eq!(mark.take().expect("read"), None);
     put(root.path(), "memory.usage_in_bytes", "700\n");
@@ -271,46 +266,130 @@ fn only_a_rise_over_the_mark_is_a_push() {
 }
 
 #[test]
-fn the_kernel_tells_of_a_mark_that_was_passed() {
-    let Ok(content) = fs::read_to_string("/proc/self/cgroup") else {
-        println!("SKIPPED: no /proc");
-        return;
-    };
-    let group = content
-        .lines()
-        .find_map(|line| line.split_once(":memory:"))
-        .map(|(_, path)| PathBuf::from(format!("/sys/fs/cgroup/memory{path}")));
-    let usage = |directory: &Path| -> Option<u64> {
-        let text = fs::read_to_string(directory.join("memory.usage_in_bytes")).ok()?;
-        text.trim().parse().ok()
-    };
-    let Some((directory, before)) = group.and_then(|path| Some((path.clone(), usage(&path)?)))
-    else {
-        println!("SKIPPED: no v1 memory cgroup");
-        return;
-    };
-    let mark = match UsageMark::set(&directory, before + (16 << 20)) {
-        Ok(mark) => mark,
-        Err(error) => {
-            println!("SKIPPED: no mark may be set: {error}");
+fn what_is_refused_is_told_once() {
+    let root = empty();
+    put(root.path(), "proc/self/cgroup", "4:memory:/b\n0::/a\n");
+    put(root.path(), "sys/fs/cgroup/a/memory.max", "500\n");
+    let group = "sys/fs/cgroup/memory/b";
+    for (name, content) in [
+        ("memory.limit_in_bytes", "1000\n"),
+        ("memory.usage_in_bytes", "10\n"),
+        ("memory.oom_control", "under_oom 0\n"),
+    ] {
+        put(root.path(), &format!("{group}/{name}"), content);
+    }
+    // Directories where there should be files: nobody, not even root, can
+    // write one or read the other.
+    for name in [
+        "sys/fs/cgroup/a/memory.events",
+        "sys/fs/cgroup/memory/b/cgroup.event_control",
+    ] {
+        fs::create_dir_all(root.path().join(name)).expect("create directory");
+    }
+    put(root.path(), "data", "precious");
+    let data = root.path().join("data");
+    let (sources, problems) = sources(root.path(), &|name| {
+        (name == notify::WATCH).then(|| data.clone().into_os_string())
+    });
+    assert!(sources.is_empty(), "{sources:?}");
+    let told: Vec<_> = problems
+        .iter()
+        .map(|problem| format!("{problem:#}"))
+        .collect();
+    assert_eq!(told.len(), 3, "{told:#?}");
+    for (problem, path) in told.iter().zip(["data", "memory.events", "memory/b"]) {
+        assert!(problem.contains(path), "{problem}");
+    }
+    assert_eq!(fs::read(&data).expect("read"), b"precious");
+}
+
+/// A v1 group of its own, removed in the end.
+struct OwnGroup(PathBuf);
+
+impl OwnGroup {
+    /// Says why where there can be none.
+    fn make(limit_bytes: u64) -> Result<Self, String> {
+        let path = PathBuf::from(format!(
+            "/sys/fs/cgroup/memory/filed-pushes-{}",
+            std::process::id()
+        ));
+        fs::create_dir(&path).map_err(|error| format!("no v1 group can be made: {error}"))?;
+        let group = Self(path);
+        // Without swap, where it is counted, so that the limit is one.
+        fs::write(
+            group.0.join("memory.limit_in_bytes"),
+            limit_bytes.to_string(),
+        )
+        .map_err(|error| format!("no limit can be set: {error}"))?;
+        let _ = fs::write(
+            group.0.join("memory.memsw.limit_in_bytes"),
+            limit_bytes.to_string(),
+        );
+        Ok(group)
+    }
+
+    /// Runs a command in the group until its end.
+    fn run(&self, command: &str) {
+        let status = std::process::Command::new("sh")
+            .args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec $1"])
+            .arg(&self.0)
+            .arg(command)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status();
+        status.expect("sh");
+    }
+}
+
+impl Drop for OwnGroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn the_kernel_tells_of_marks_of_the_end_of_memory_and_of_the_end_of_the_group() {
+    let limit_bytes = 32 << 20;
+    let group = match OwnGroup::make(limit_bytes) {
+        Ok(group) => group,
+        Err(why) => {
+            println!("SKIPPED: {why}");
             return;
         }
     };
-    let bytes = mark.bytes;
-    let (sender, mut pushed) = mpsc::channel(QUEUE);
-    let sources = vec![Source::new(Kind::UsageMark(mark), directory.clone())];
-    let thread = spawn(sources, sender).expect("thread");
-    let held = vec![1_u8; 48 << 20];
-    let push = next(&mut pushed, Duration::from_secs(2));
-    if push.is_err() && usage(&directory).is_none_or(|after| after < bytes) {
-        println!("SKIPPED: others gave back more than was taken");
-    } else {
-        assert_eq!(push, Ok(Push::UsageMark(bytes)));
+    // The group as the only one below a root of our own.
+    let root = empty();
+    put(root.path(), "proc/self/cgroup", "4:memory:/\n");
+    fs::create_dir_all(root.path().join("sys/fs/cgroup")).expect("create directory");
+    std::os::unix::fs::symlink(&group.0, root.path().join("sys/fs/cgroup/memory")).expect("link");
+    let (pushes, mut pushed) = Pushes::start(root.path(), &|_| None);
+    assert!(pushes.is_waiting());
+
+    // 25 MiB of page cache, which stays when the command has ended.
+    let file = root.path().join("file").display().to_string();
+    group.run(&format!("dd if=/dev/zero of={file} bs=1M count=25"));
+    let mark = Push::UsageMark(limit_bytes / 100 * 70);
+    assert_eq!(next(&mut pushed, PATIENCE), Ok(mark));
+
+    // A block larger than the group may be, for which it is killed.
+    group.run("dd if=/dev/zero of=/dev/null bs=256M count=1");
+    loop {
+        match next(&mut pushed, PATIENCE) {
+            Ok(Push::UsageMark(_)) => {}
+            other => {
+                assert_eq!(other, Ok(Push::GroupEvents));
+                break;
+            }
+        }
     }
-    assert_eq!(held.last(), Some(&1));
-    ends_soon(Pushes {
-        thread: Some(thread),
-    });
+
+    // A group that is gone ends all that came from it, and the thread with it.
+    fs::remove_dir(&group.0).expect("remove group");
+    while let Ok(push) = next(&mut pushed, PATIENCE) {
+        assert!(matches!(push, Push::UsageMark(_) | Push::GroupEvents));
+    }
+    assert_eq!(pushed.try_recv(), Err(TryRecvError::Disconnected));
+    ends_soon(pushes);
 }
 
 #[test]
