@@ -51,6 +51,11 @@ fn stream(bench: &Bench, bytes: u64, as_for: Option<u64>) -> Fallible<(Row, u64)
             "<= 16 MiB",
             left <= LEFT_BYTES,
         );
+    // What was dropped only at the end shows here.
+    let row = match group.most_bytes() {
+        Some(most) => row.note(format!("group at most {} MiB", most / MIB)),
+        None => row,
+    };
     let measured = format!("peak rss {:.1} MiB", peak as f64 / MIB as f64);
     let row = match as_for {
         None => row.note(measured),
