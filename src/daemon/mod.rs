@@ -150,7 +150,7 @@ pub fn run<T: Send>(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
-    let signals = signals::listen()?;
+    let (_listening, signals) = signals::listen()?;
     let began = Instant::now();
     watch.probe.start();
     let (ended, end) = oneshot::channel::<()>();

@@ -4,15 +4,25 @@
 use std::fs::File;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::iterator::{Handle, Signals};
 use tokio::sync::mpsc;
 
 /// More signals than this at once are as good as this many.
 const QUEUE: usize = 4;
 
-/// Starts listening. Each signal arrives once; when the receiver is dropped the thread stays, asleep.
-pub(super) fn listen() -> std::io::Result<mpsc::Receiver<i32>> {
+/// Ends the listening, and the thread, when dropped.
+pub(super) struct Listening(Handle);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Starts listening. Each signal arrives once.
+pub(super) fn listen() -> std::io::Result<(Listening, mpsc::Receiver<i32>)> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let listening = Listening(signals.handle());
     let (heard, hears) = mpsc::channel(QUEUE);
     std::thread::Builder::new()
         .name("filed-signals".to_owned())
@@ -22,7 +32,7 @@ pub(super) fn listen() -> std::io::Result<mpsc::Receiver<i32>> {
                 let _ = heard.try_send(signal);
             }
         })?;
-    Ok(hears)
+    Ok((listening, hears))
 }
 
 /// Whether this signal asks for the configuration to be read again. To a process with a terminal it

@@ -60,6 +60,10 @@ pub(super) enum ReadError {
     Io(#[from] io::Error),
 }
 
+/// The most that the page cache holds, drops and reads ahead in one piece, in bytes, at a multiple of
+/// its length: what a page table of one level covers.
+const CACHE_PIECE_BYTES: u64 = 2 << 20;
+
 /// A regular file, open.
 pub(super) struct FileSource {
     file: File,
@@ -183,15 +187,17 @@ impl FileSource {
 
     /// Drops the pages of this part of the file from the page cache, unless others had them there.
     pub(super) fn drop_behind(&self, offset: u64, length: usize, reading: Reading) {
-        if !self.found.is_ours(offset, length as u64, reading) {
-            return;
+        let end = offset + length as u64;
+        // The page before it was read again for what the chunker looks at. And the kernel drops no
+        // part of what it read ahead in one piece: the end of this chunk goes with the next one.
+        let before = offset.saturating_sub(DIRECT_BYTES as u64);
+        let pieces = before - before % CACHE_PIECE_BYTES;
+        for start in [pieces, before, offset] {
+            if self.found.is_ours(start, end - start, reading) {
+                self.drop_pages(start, std::num::NonZeroU64::new(end - start));
+                return;
+            }
         }
-        // The page before it was read again for what the chunker looks at.
-        let start = offset.saturating_sub(DIRECT_BYTES as u64);
-        self.drop_pages(
-            start,
-            std::num::NonZeroU64::new(offset - start + length as u64),
-        );
     }
 
     /// Drops what is left of it in the page cache: read-ahead may have run behind the reader.
