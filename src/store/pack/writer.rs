@@ -6,9 +6,12 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::Advice;
 
 use super::super::disk;
 use super::super::error::{IoContext, StoreError};
@@ -19,6 +22,10 @@ use super::{
     encode_header, encode_trailer,
 };
 
+/// The kernel is asked to write out and forget what was appended in steps of this length: what is
+/// dirty counts against our group, cannot be taken back at once, and makes the sync at the end long.
+const WRITE_OUT_BYTES: u64 = 4 << 20;
+
 const FOOTER_MAGIC: &[u8; 8] = b"filedend";
 
 /// An open pack and its writer's lock.
@@ -27,6 +34,8 @@ pub struct PackWriter {
     path: PathBuf,
     file: Arc<File>,
     length_bytes: u64,
+    /// Up to here the kernel has been asked to write it out.
+    written_out_bytes: u64,
     list: PackList,
 }
 
@@ -66,6 +75,7 @@ impl PackWriter {
             path,
             file: Arc::new(file),
             length_bytes: PACK_HEADER_BYTES as u64,
+            written_out_bytes: 0,
             list: PackList::default(),
         }))
     }
@@ -83,6 +93,7 @@ impl PackWriter {
             path,
             file: Arc::new(file),
             length_bytes,
+            written_out_bytes: length_bytes,
             list,
         }
     }
@@ -232,7 +243,18 @@ impl PackWriter {
             return Err(error).during("write pack", &self.path);
         }
         self.length_bytes += bytes.len() as u64;
+        if self.length_bytes - self.written_out_bytes >= WRITE_OUT_BYTES {
+            self.write_out();
+        }
         Ok(())
+    }
+
+    /// Advice that what is new be written, and that what was written after the last one be forgotten.
+    fn write_out(&mut self) {
+        let start = self.written_out_bytes.saturating_sub(WRITE_OUT_BYTES);
+        let length = NonZeroU64::new(self.length_bytes - start);
+        let _ = rustix::fs::fadvise(&*self.file, start, length, Advice::DontNeed);
+        self.written_out_bytes = self.length_bytes;
     }
 }
 
