@@ -148,7 +148,7 @@ fn refusal(taken: &Taken) -> Option<String> {
         .lines()
         .find(|line| line.contains("memory"));
     match taken.run.end {
-        End::Code(1 | 3) => said.map(|line| line.chars().take(100).collect()),
+        End::Code(1 | 3 | 78) => said.map(|line| line.chars().take(100).collect()),
         _ => None,
     }
 }

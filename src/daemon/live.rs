@@ -119,7 +119,9 @@ impl<'a> LiveLimits<'a> {
 fn room_left(group: &GroupProbe, found: &[FoundLimit]) -> Option<FoundLimit> {
     let usage = group.usage()?;
     let own = ProcSelf::open(Path::new("/")).ok()?.memory().ok()?;
-    let bytes = left_by_others(&usage, own.anonymous_bytes())?;
+    let left_bytes = left_by_others(&usage, own.anonymous_bytes())?;
+    // Our own code is in files: it counts as resident, but takes nothing of the room.
+    let bytes = left_bytes.saturating_add(own.shared_bytes);
     let path = found
         .iter()
         .find(|limit| limit.bytes == usage.limit_bytes)

@@ -331,6 +331,7 @@ impl Control<'_, '_> {
         sample.slow_reads = self.slow_reads.look(at, || times.counts());
         if mode > Mode::Normal {
             sample.in_flight_bytes = watch.relief.in_flight_bytes();
+            sample.idle_bytes = watch.relief.pool.stats().idle_resident_bytes;
         }
         if let Some(recorder) = &mut watch.recorder {
             recorder.sample(watch.controller.rules(), &sample);

@@ -10,6 +10,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -21,6 +22,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Advice, OFlags, SeekFrom};
 use rustix::io::Errno;
 
+use super::digest::CHUNK_BYTES;
 use super::found_cached::FoundCached;
 use super::limits::{Reading, Stop};
 use crate::store::manifest::Metadata;
@@ -185,17 +187,25 @@ impl FileSource {
         }
     }
 
-    /// Drops the pages of this part of the file from the page cache, unless others had them there.
+    /// Drops the pages behind a chunk that was read from the page cache, unless others had them there.
     pub(super) fn drop_behind(&self, offset: u64, length: usize, reading: Reading) {
-        let end = offset + length as u64;
-        // The page before it was read again for what the chunker looks at. And the kernel drops no
-        // part of what it read ahead in one piece: the end of this chunk goes with the next one.
-        let before = offset.saturating_sub(DIRECT_BYTES as u64);
-        let pieces = before - before % CACHE_PIECE_BYTES;
-        for start in [pieces, before, offset] {
-            if self.found.is_ours(start, end - start, reading) {
-                self.drop_pages(start, std::num::NonZeroU64::new(end - start));
-                return;
+        // The kernel drops no part of what it read ahead in one piece, and the last page of what was read
+        // is looked at once more with the next chunk: so whole pieces go, one chunk late, and what
+        // came back to the piece before goes with them.
+        let last = (offset + length as u64).saturating_sub(1);
+        let end = last - last % CACHE_PIECE_BYTES;
+        let start = offset.saturating_sub(CACHE_PIECE_BYTES);
+        let start = start - start % CACHE_PIECE_BYTES;
+        if start >= end {
+            return;
+        }
+        if self.found.is_ours(start, end - start, reading) {
+            return self.drop_pages(start, NonZeroU64::new(end - start));
+        }
+        let chunk = CHUNK_BYTES as u64;
+        for at in (start..end).step_by(CHUNK_BYTES) {
+            if self.found.is_ours(at, chunk, reading) {
+                self.drop_pages(at, NonZeroU64::new(chunk));
             }
         }
     }
@@ -207,7 +217,8 @@ impl FileSource {
         }
     }
 
-    fn drop_pages(&self, offset: u64, length: Option<std::num::NonZeroU64>) {
+    /// Without a length, to the end.
+    fn drop_pages(&self, offset: u64, length: Option<NonZeroU64>) {
         // Advice only.
         let _ = rustix::fs::fadvise(&self.file, offset, length, Advice::DontNeed);
     }

@@ -265,7 +265,7 @@ impl<'run> Worker<'run> {
         ) else {
             return Ok(false);
         };
-        let level = self.level();
+        let level = crew.level();
         let encoder = Encoder::new(level);
         self.tools = Some(Tools {
             _equipped: Equipped::new(&crew.equipped),
@@ -277,29 +277,6 @@ impl<'run> Worker<'run> {
             level,
         });
         Ok(true)
-    }
-
-    /// The level to compress at from now on.
-    fn level(&self) -> i32 {
-        let level = self.crew.options.level;
-        if self.crew.limits.compresses_lightly() {
-            level.min(LIGHT_LEVEL)
-        } else {
-            level
-        }
-    }
-
-    /// Has the encoder follow the level. The old one goes first: there is not to be room for two.
-    fn follow_level(&mut self) {
-        let level = self.level();
-        let Some(tools) = &mut self.tools else {
-            return;
-        };
-        if tools.level != level {
-            tools.encoder = Encoder::new(level);
-            tools.level = level;
-            tools.held.set(tools.encoder.held_bytes());
-        }
     }
 
     fn chunk(&mut self, stream: &Arc<Stream>, index: u64) -> Result<(), StoreError> {
@@ -328,7 +305,6 @@ impl<'run> Worker<'run> {
         if stream.round < self.crew.limits.round() {
             return Err(ReadError::DoesNotFit.into());
         }
-        self.follow_level();
         let head = head_bytes(&self.crew.method);
         let reading_since = Instant::now();
         let (length, last) = self.read(stream, index, head)?;
@@ -617,6 +593,7 @@ impl<'run> Worker<'run> {
         if tools.frame.pieces().is_empty() {
             return Ok(());
         }
+        follow_level(self.crew, tools);
         let (coding, length) = tools.frame.encode(&mut tools.encoder, &mut tools.record);
         tools.held.set(tools.encoder.held_bytes());
         let plain_bytes = tools.frame.plain_bytes() as u32;
@@ -811,7 +788,25 @@ impl Plan {
     }
 }
 
+/// Has the encoder follow the level. The old one goes first: there is not to be room for two.
+fn follow_level(crew: &Crew<'_>, tools: &mut Tools<'_>) {
+    let level = crew.level();
+    if tools.level != level {
+        tools.encoder = Encoder::new(level);
+        tools.level = level;
+    }
+}
+
 impl Crew<'_> {
+    /// The level to compress at from now on.
+    fn level(&self) -> i32 {
+        if self.limits.compresses_lightly() {
+            self.options.level.min(LIGHT_LEVEL)
+        } else {
+            self.options.level
+        }
+    }
+
     /// Ends work on a stream that cannot be read, and says so once.
     pub(super) fn fail_stream(&self, stream: &Arc<Stream>, error: &ReadError) {
         // What stopped is reported by whoever knows why.

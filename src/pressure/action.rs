@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::pressure::level::Thresholds;
 use crate::pressure::mode::{Change, Mode};
+use crate::pressure::sample::Sample;
 use crate::pressure::share::WorkerShare;
 use crate::pressure::size::percent_of;
 
@@ -15,6 +16,8 @@ use crate::pressure::size::percent_of;
 const RELIEF_TIME: Duration = Duration::from_millis(500);
 /// The share of the threshold the measure must fall by in that time.
 const RELIEF_PERCENT: u8 = 5;
+/// So much that is free is asked for at once.
+const IDLE_BYTES: u64 = 1 << 20;
 /// malloc is not trimmed more often than this.
 const TRIM_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -213,19 +216,23 @@ impl Relief {
 
     /// What to ask for again while a mode lasts, because the relief before did
     /// not show. Nothing below resume: there the work is done. Nothing while
-    /// what is still on its way would do.
+    /// what is still on its way would do. What is free already is not waited
+    /// for: workers that went to rest have left it.
     pub(super) fn again(
         &mut self,
         now: Duration,
         measured_bytes: u64,
-        in_flight_bytes: u64,
+        sample: &Sample,
         thresholds: &Thresholds,
     ) -> Vec<Action> {
+        if sample.idle_bytes >= IDLE_BYTES && measured_bytes >= thresholds.resume_bytes() {
+            return vec![Action::ReturnIdleSegments];
+        }
         let Some((at, before_bytes)) = self.last else {
             return Vec::new();
         };
         let too_soon = now.saturating_sub(at) < RELIEF_TIME;
-        let when_all_is_back = measured_bytes.saturating_sub(in_flight_bytes);
+        let when_all_is_back = measured_bytes.saturating_sub(sample.in_flight_bytes);
         if too_soon || when_all_is_back < thresholds.resume_bytes() {
             return Vec::new();
         }
@@ -332,7 +339,23 @@ mod tests {
         let mut relief = Relief::default();
         relief.on_change(Duration::ZERO, 85, &entered);
         let later = Duration::from_secs(1);
-        assert_eq!(relief.again(later, 85, 16, &marks), []);
-        assert_ne!(relief.again(later, 85, 15, &marks), []);
+        let on_its_way = |in_flight_bytes| Sample {
+            in_flight_bytes,
+            ..Sample::default()
+        };
+        assert_eq!(relief.again(later, 85, &on_its_way(16), &marks), []);
+        assert_ne!(relief.again(later, 85, &on_its_way(15), &marks), []);
+        assert_eq!(
+            relief.again(later, 85, &on_its_way(0), &marks),
+            [],
+            "too soon"
+        );
+        let free = Sample {
+            idle_bytes: IDLE_BYTES,
+            ..on_its_way(16)
+        };
+        let at_once = [Action::ReturnIdleSegments];
+        assert_eq!(relief.again(later, 85, &free, &marks), at_once);
+        assert_eq!(relief.again(later, 69, &free, &marks), []);
     }
 }

@@ -209,7 +209,7 @@ impl Controller {
             None => actions.extend(self.relief.again(
                 self.now,
                 measured_bytes,
-                sample.in_flight_bytes,
+                sample,
                 &self.rules.thresholds,
             )),
         }

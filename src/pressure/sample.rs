@@ -27,6 +27,9 @@ pub struct Sample {
     /// compared with the threshold: it shows which share of the rest is ours.
     #[serde(default)]
     pub held_bytes: u64,
+    /// What of the buffers is free and could be returned at once, in bytes.
+    #[serde(default)]
+    pub idle_bytes: u64,
     /// What was ordered to be given back and is still being freed, in bytes.
     #[serde(default)]
     pub in_flight_bytes: u64,
