@@ -84,9 +84,11 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 
 fn hold(mut args: impl Iterator<Item = std::ffi::OsString>) -> Fallible<()> {
     let usage = args.next().ok_or("the group's usage is needed")?;
-    let until = args.next().ok_or("a number of bytes is needed")?;
-    let until = until.to_str().ok_or("it is a number")?.parse()?;
-    neighbour::hold(Path::new(&usage), until)
+    let mut bytes = || -> Fallible<u64> {
+        let bytes = args.next().ok_or("a number of bytes is needed")?;
+        Ok(bytes.to_str().ok_or("it is a number")?.parse()?)
+    };
+    neighbour::hold(Path::new(&usage), bytes()?, bytes()?)
 }
 
 fn measure() -> ExitCode {
