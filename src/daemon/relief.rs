@@ -6,7 +6,8 @@ use super::tuning::Plan;
 use crate::heap::{Pool, Trim, malloc};
 use crate::pipeline::fingerprints::{Fingerprints, Pacing};
 use crate::pipeline::{Limits, Reading};
-use crate::pressure::action::{Action, CacheCut, FileReading, Pace, Switch};
+use crate::pressure::action::{Action, CacheCut, Pace, Switch};
+use crate::pressure::reading::FileReading;
 use crate::pressure::share::WorkerShare;
 use crate::store::database::Database;
 
@@ -70,6 +71,7 @@ impl Relief<'_> {
             Action::LimitWorkers(share) => self.limits.set_workers(share.of(self.workers)),
             Action::ReadFiles(reading) => self.limits.set_reading(match reading {
                 FileReading::Ahead => Reading::Ahead,
+                FileReading::Near => Reading::Near,
                 FileReading::Lean => Reading::Lean,
                 FileReading::Direct => Reading::Direct,
             }),

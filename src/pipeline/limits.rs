@@ -19,11 +19,13 @@ pub struct Limits {
 pub enum Reading {
     /// The kernel reads ahead as it sees fit.
     Ahead = 0,
+    /// A few chunks are read ahead of the reader: the kernel alone keeps up to 32 MiB of a file.
+    Near = 1,
     /// Nothing is read ahead: where memory is short, what was read ahead is thrown out before it is
     /// used, and read again.
-    Lean = 1,
+    Lean = 2,
     /// Past the page cache, where the file system can; else as [`Lean`](Reading::Lean).
-    Direct = 2,
+    Direct = 3,
 }
 
 impl Limits {
@@ -51,7 +53,8 @@ impl Limits {
     pub fn reading(&self) -> Reading {
         match self.reading.load(Ordering::Relaxed) {
             0 => Reading::Ahead,
-            1 => Reading::Lean,
+            1 => Reading::Near,
+            2 => Reading::Lean,
             _ => Reading::Direct,
         }
     }

@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -66,14 +66,21 @@ pub(super) enum ReadError {
 /// its length: what a page table of one level covers.
 const CACHE_PIECE_BYTES: u64 = 2 << 20;
 
+/// So much is read ahead in [`Reading::Near`], in bytes: enough for a disk to be busy while chunks are
+/// worked on. Left to itself the kernel reads ahead as far as the device is set and keeps two windows:
+/// 16 MiB on many a disk. It does so in larger pieces, and a sixth faster.
+const AHEAD_BYTES: u64 = 4 << 20;
+
 /// A regular file, open.
 pub(super) struct FileSource {
     file: File,
     metadata: fs::Metadata,
     /// What of it was in the page cache before.
     found: FoundCached,
-    /// Whether the kernel has been told not to read ahead.
-    lean: AtomicBool,
+    /// Whether the kernel has been told not to read ahead by itself.
+    alone: AtomicBool,
+    /// Up to here it has been asked to read ahead, in bytes.
+    asked: AtomicU64,
     /// The same file, opened to read past the page cache; none if that was refused.
     direct: OnceLock<Option<File>>,
     /// Direct reading was refused after all.
@@ -93,14 +100,13 @@ impl FileSource {
         if !metadata.is_file() {
             return Err(ReadError::NotAFile);
         }
-        // Advice only: where it is not taken, reading is as right as before.
-        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
         let found = FoundCached::of(&file, metadata.len());
         Ok(FileSource {
             file,
             metadata,
             found,
-            lean: AtomicBool::new(false),
+            alone: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
             direct: OnceLock::new(),
             indirect: AtomicBool::new(false),
         })
@@ -124,7 +130,7 @@ impl FileSource {
         reading: Reading,
         extents: &mut Vec<Extent>,
     ) -> Result<(), ReadError> {
-        self.advise(reading);
+        self.read_ahead(offset, room.len(), reading);
         extents.clear();
         let end = offset + room.len() as u64;
         let mut at = offset;
@@ -223,16 +229,27 @@ impl FileSource {
         let _ = rustix::fs::fadvise(&self.file, offset, length, Advice::DontNeed);
     }
 
-    /// Tells the kernel whether to read ahead, when that changes.
-    fn advise(&self, reading: Reading) {
-        let lean = reading != Reading::Ahead;
-        if self.lean.swap(lean, Ordering::Relaxed) != lean {
-            let advice = if lean {
+    /// Has the kernel read ahead or not, as is wanted now.
+    fn read_ahead(&self, offset: u64, length: usize, reading: Reading) {
+        let alone = reading != Reading::Ahead;
+        if self.alone.swap(alone, Ordering::Relaxed) != alone {
+            // Not as a file that is read in order: that would double what the kernel reads ahead.
+            let advice = if alone {
                 Advice::Random
             } else {
-                Advice::Sequential
+                Advice::Normal
             };
+            // Advice only: where it is not taken, reading is as right as before.
             let _ = rustix::fs::fadvise(&self.file, 0, None, advice);
+        }
+        if reading != Reading::Near || self.found == FoundCached::Everything {
+            return;
+        }
+        let begin = offset + length as u64;
+        let end = (begin + AHEAD_BYTES).min(self.size_bytes());
+        let asked = self.asked.fetch_max(end, Ordering::Relaxed).max(begin);
+        if let Some(length) = end.checked_sub(asked).and_then(NonZeroU64::new) {
+            let _ = rustix::fs::fadvise(&self.file, asked, Some(length), Advice::WillNeed);
         }
     }
 
@@ -402,7 +419,12 @@ mod tests {
 
     #[test]
     fn a_file_that_shrank_says_so_in_every_way_of_reading() {
-        for reading in [Reading::Ahead, Reading::Lean, Reading::Direct] {
+        for reading in [
+            Reading::Ahead,
+            Reading::Near,
+            Reading::Lean,
+            Reading::Direct,
+        ] {
             let (file, content) = file_with_a_hole();
             let source = FileSource::open(file.path()).unwrap();
             file.as_file().set_len(100_000).unwrap();

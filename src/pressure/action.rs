@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::pressure::level::Thresholds;
 use crate::pressure::mode::{Change, Mode};
+use crate::pressure::reading::FileReading;
 use crate::pressure::sample::Sample;
 use crate::pressure::share::WorkerShare;
 use crate::pressure::size::percent_of;
@@ -78,6 +79,7 @@ impl fmt::Display for Action {
                 return write!(f, "{} % of the workers beside the first", share.percent());
             }
             Action::ReadFiles(FileReading::Ahead) => "read ahead",
+            Action::ReadFiles(FileReading::Near) => "read a little ahead",
             Action::ReadFiles(FileReading::Lean) => "read without reading ahead",
             Action::ReadFiles(FileReading::Direct) => "read past the page cache",
             Action::CompressLightly(Switch::On) => "compress lightly",
@@ -95,17 +97,6 @@ impl fmt::Display for Action {
             Action::FailJobs => "fail the jobs",
         })
     }
-}
-
-/// How much page cache reading may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileReading {
-    /// The kernel reads ahead.
-    Ahead,
-    /// Nothing is read ahead.
-    Lean,
-    /// The page cache is read past where the file system can.
-    Direct,
 }
 
 /// Whether a lasting measure is in force.
@@ -136,7 +127,7 @@ pub enum CacheCut {
 }
 
 /// What a change of mode asks for, in the order it should be done, beside the
-/// share of the workers, which follows each sample.
+/// share of the workers and the way of reading, which follow each sample.
 ///
 /// Going up, first what stops growth, then what lets go of memory, cheapest
 /// first; free pages are handed to the kernel before anything is let go of that
@@ -145,25 +136,14 @@ pub fn for_change(change: &Change) -> Vec<Action> {
     let rises = change.to > change.from;
     match change.to {
         Mode::Critical => {
-            let mut actions = vec![
-                Action::ReadFiles(FileReading::Direct),
-                Action::CompressLightly(Switch::On),
-            ];
+            let mut actions = vec![Action::CompressLightly(Switch::On)];
             actions.extend(relief(CacheCut::All));
             actions
         }
-        Mode::Aggressive if rises => {
-            let mut actions = vec![Action::ReadFiles(FileReading::Lean)];
-            actions.extend(relief(CacheCut::Half));
-            actions
-        }
-        Mode::Aggressive => vec![
-            Action::ReadFiles(FileReading::Lean),
-            Action::CompressLightly(Switch::Off),
-        ],
+        Mode::Aggressive if rises => relief(CacheCut::Half).to_vec(),
+        Mode::Aggressive => vec![Action::CompressLightly(Switch::Off)],
         Mode::Normal => vec![
             Action::LimitWorkers(WorkerShare::ALL),
-            Action::ReadFiles(FileReading::Ahead),
             Action::CompressLightly(Switch::Off),
             Action::RestorePieceCache,
             Action::PaceCollections(Pace::ByAllocation),
@@ -285,7 +265,6 @@ mod tests {
                 actions[actions.len() - 2..],
                 [Action::ReturnIdleSegments, Action::TrimMalloc]
             );
-            assert!(matches!(actions[0], Action::ReadFiles(_)), "{actions:?}");
             let first = actions.iter().find(|action| action.is_optional());
             assert_eq!(first, Some(&Action::ReturnIdleSegments));
         }
@@ -294,19 +273,12 @@ mod tests {
     #[test]
     fn going_down_frees_nothing_and_lifts_what_was_imposed() {
         let down = for_change(&change(Mode::Critical, Mode::Aggressive));
-        assert_eq!(
-            down,
-            [
-                Action::ReadFiles(FileReading::Lean),
-                Action::CompressLightly(Switch::Off)
-            ]
-        );
+        assert_eq!(down, [Action::CompressLightly(Switch::Off)]);
         let lifted = for_change(&change(Mode::Aggressive, Mode::Normal));
         assert_eq!(
             lifted,
             [
                 Action::LimitWorkers(WorkerShare::ALL),
-                Action::ReadFiles(FileReading::Ahead),
                 Action::CompressLightly(Switch::Off),
                 Action::RestorePieceCache,
                 Action::PaceCollections(Pace::ByAllocation),

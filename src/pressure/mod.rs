@@ -93,6 +93,7 @@ pub mod level;
 pub mod limits;
 pub mod mode;
 pub mod probe;
+pub mod reading;
 pub mod reason;
 pub mod recording;
 pub mod sample;

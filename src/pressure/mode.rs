@@ -18,6 +18,7 @@ use crate::pressure::action::{Action, Relief};
 use crate::pressure::cadence::Cadence;
 use crate::pressure::dwell::{Backoff, Budget, Dwell};
 use crate::pressure::level::{Level, Thresholds};
+use crate::pressure::reading::Reader;
 use crate::pressure::reason::Reason;
 use crate::pressure::sample::{Measure, Sample};
 use crate::pressure::share::{Share, WorkerShare};
@@ -117,6 +118,7 @@ pub struct Controller {
     /// Since when nothing was left to give up and it was still not enough.
     stuck_since: Option<Duration>,
     share: Share,
+    reader: Reader,
     cadence: Cadence,
     relief: Relief,
 }
@@ -134,6 +136,7 @@ impl Controller {
             calm_since: None,
             stuck_since: None,
             share: Share::default(),
+            reader: Reader::default(),
             cadence: Cadence::default(),
             relief: Relief::default(),
         }
@@ -193,14 +196,16 @@ impl Controller {
                 self.share.lift();
             }
         }
+        let headroom = self.headroom(sample);
+        let reading = self.reader.follow(self.now, self.mode, headroom);
         if self.mode > Mode::Normal {
-            let headroom = self.headroom(sample);
             let thresholds = &self.rules.thresholds;
             let share = self
                 .share
                 .follow(self.now, measured_bytes, thresholds, headroom);
             actions.extend(share.map(Action::LimitWorkers));
         }
+        actions.extend(reading.map(Action::ReadFiles));
         match &change {
             Some(change) => {
                 actions.extend(self.relief.on_change(self.now, measured_bytes, change));

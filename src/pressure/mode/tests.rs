@@ -1,5 +1,6 @@
 use super::*;
-use crate::pressure::action::{CacheCut, FileReading, Pace};
+use crate::pressure::action::{CacheCut, Pace};
+use crate::pressure::reading::FileReading;
 
 mod flapping;
 mod many;
@@ -37,7 +38,7 @@ fn sample(at: Duration, bytes: u64) -> Sample {
 }
 
 /// Feeds the same bytes every 100 ms in `[from, to)` and keeps what changed or
-/// was asked for, beside the share of the workers.
+/// was asked for, beside the share of the workers and the way of reading.
 fn hold(
     controller: &mut Controller,
     from: Duration,
@@ -48,8 +49,8 @@ fn hold(
     let mut at = from;
     while at < to {
         let decision = controller.observe(&sample(at, bytes));
-        let only_shares =
-            (decision.actions.iter()).all(|action| matches!(action, Action::LimitWorkers(_)));
+        let only_shares = (decision.actions.iter())
+            .all(|action| matches!(action, Action::LimitWorkers(_) | Action::ReadFiles(_)));
         if decision.change.is_some() || !only_shares {
             events.push((at, decision));
         }
@@ -139,7 +140,7 @@ fn entering_aggressive_asks_for_relief_once_in_order() {
         events[0].1.actions,
         [
             Action::LimitWorkers(share(50)),
-            Action::ReadFiles(FileReading::Lean),
+            Action::ReadFiles(FileReading::Near),
             Action::ReturnIdleSegments,
             Action::ShrinkPieceCache(CacheCut::Half),
             Action::CollectAll,
@@ -378,7 +379,11 @@ fn the_share_of_the_workers_follows_the_measure_and_is_lifted_in_normal() {
         .step_by(50)
         .flat_map(|at| {
             let actions = c.observe(&sample(ms(at), 600_000)).actions;
-            actions.into_iter().map(move |action| (ms(at), action))
+            let is_share = |action: &Action| matches!(action, Action::LimitWorkers(_));
+            let shares = actions.into_iter().filter(is_share);
+            shares
+                .map(move |action| (ms(at), action))
+                .collect::<Vec<_>>()
         })
         .collect();
     assert_eq!(

@@ -161,7 +161,7 @@ proptest! {
             if decision.change.is_some() {
                 changes.push(sample.at);
             } else {
-                prop_assert!(!decision.actions.contains(&Action::ReadFiles(FileReading::Ahead)));
+                prop_assert!(!decision.actions.contains(&Action::RestorePieceCache));
             }
             if decision.actions.contains(&Action::TrimMalloc) {
                 if let Some(last) = trims.last() {
