@@ -8,7 +8,7 @@
 //! | variable | |
 //! |---|---|
 //! | `CONTRACT_SCALE` | share of the full sizes, 0.05 unless given; 1 takes about 40 GB of disk |
-//! | `CONTRACT_ROWS` | only these, of: matrix neighbour lowered returned streamed reading control |
+//! | `CONTRACT_ROWS` | only these, of: matrix neighbour lowered returned streamed reading control reaction chunks |
 //! | `CONTRACT_STRICT=1` | bounds on times and sizes fail too |
 //! | `CONTRACT_REQUIRED=1` | fails where no groups can be made, instead of saying that it was skipped |
 //! | `CONTRACT_FILED` | the program, if it is not where it was built |
@@ -24,6 +24,7 @@ mod job;
 mod support;
 
 mod bench;
+mod chunks;
 mod control;
 mod data;
 mod group;
@@ -31,6 +32,7 @@ mod lasting;
 mod lowered;
 mod matrix;
 mod neighbour;
+mod reaction;
 mod reading;
 mod returned;
 mod run;
@@ -50,7 +52,7 @@ use table::{Row, Table, Verdict};
 
 type Measure = fn(&Bench, &mut Table) -> Fallible<()>;
 
-const ROWS: [(&str, Measure); 7] = [
+const ROWS: [(&str, Measure); 9] = [
     ("matrix", matrix::measure),
     ("neighbour", neighbour::measure),
     ("lowered", lowered::measure),
@@ -58,6 +60,8 @@ const ROWS: [(&str, Measure); 7] = [
     ("streamed", streamed::measure),
     ("reading", reading::measure),
     ("control", control::measure),
+    ("reaction", reaction::measure),
+    ("chunks", chunks::measure),
 ];
 
 fn main() -> ExitCode {
@@ -68,6 +72,7 @@ fn main() -> ExitCode {
         Some(neighbour::HOLD) => hold(args),
         Some(returned::BURST) => returned::burst(args),
         Some(returned::JOBS) => returned::jobs(args),
+        Some(reaction::REACT) => reaction::react(args),
         // cargo passes --bench.
         _ => return measure(),
     };

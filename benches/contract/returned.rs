@@ -97,7 +97,7 @@ fn program_row(bench: &Bench, inputs: &Inputs) -> Fallible<Row> {
 }
 
 fn jobs_row(bench: &Bench) -> Fallible<Row> {
-    let count = bench.scaled_count(1000, 200);
+    let count = 1000;
     let inputs = Inputs::small(bench.fresh("inputs"), count)?;
     let group = bench.group(None)?;
     let store = Scratch(bench.fresh("store"));
@@ -114,7 +114,7 @@ fn jobs_row(bench: &Bench) -> Fallible<Row> {
         return Err(format!("{count} jobs, but {} numbers", resident.len()).into());
     }
     // The first ones touch what all of them use.
-    let settled = &resident[resident.len() / 10..];
+    let settled = &resident[resident.len() * 4 / 10..];
     let slope = slope(settled);
     Ok(Row::new(format!("{count} jobs in one process"))
         .note(format!(

@@ -27,7 +27,7 @@ use crate::daemon::{self, Patience, Run, memory};
 use crate::heap::{HeapTotals, Pool};
 use crate::pipeline::fingerprints::{CacheStats, Fingerprints, Settings};
 use crate::pipeline::{
-    self, FileReport, Found, Input, Limits, Options, Progress, Status, Stop, Walk,
+    self, FileReport, Found, Input, Limits, Options, Progress, Status, Stop, TimeCounts, Walk,
 };
 use crate::store::format::Chunking;
 use crate::store::recover::recover;
@@ -119,7 +119,14 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
     setup.screen.clear();
     let thresholds = &setup.memory.thresholds;
     let heaps = known.heap_totals();
-    let summary = Summary::new(&tally, &run, thresholds, known.stats(), &heaps);
+    let summary = Summary::new(
+        &tally,
+        &run,
+        thresholds,
+        known.stats(),
+        &heaps,
+        &progress.chunk_times.counts(),
+    );
     match form {
         Form::Json => output::json_line(&summary),
         Form::Text if !args.working.quiet => output::print(&summary.table(&tally, store.root())),
@@ -220,7 +227,14 @@ fn report_missing(
         timeline: None,
     };
     let (cache, heaps) = (CacheStats::default(), HeapTotals::default());
-    let summary = Summary::new(&tally, &run, &setup.memory.thresholds, cache, &heaps);
+    let summary = Summary::new(
+        &tally,
+        &run,
+        &setup.memory.thresholds,
+        cache,
+        &heaps,
+        &TimeCounts::default(),
+    );
     if form == Form::Json {
         output::json_line(&summary);
     }

@@ -11,6 +11,7 @@ use super::exit::Exit;
 use super::output::{self, Count, Rate, Size};
 use crate::daemon::Run;
 use crate::heap::HeapTotals;
+use crate::pipeline::TimeCounts;
 use crate::pipeline::fingerprints::CacheStats;
 use crate::pipeline::{FileReport, Status};
 use crate::pressure::level::Thresholds;
@@ -97,6 +98,10 @@ pub(super) struct Summary {
     pub(super) mode_changes: u64,
     pub(super) threshold: u64,
     pub(super) limit: u64,
+    /// How long chunks took, reading and compression included, rounded up by less than 25 %.
+    pub(super) chunk_p50_us: u64,
+    pub(super) chunk_p99_us: u64,
+    pub(super) chunk_max_us: u64,
     /// Collections that ended, by generation.
     pub(super) collections: [u64; 3],
     pub(super) whole_collections: u64,
@@ -122,7 +127,9 @@ impl Summary {
         thresholds: &Thresholds,
         cache: CacheStats,
         heaps: &HeapTotals,
+        chunks: &TimeCounts,
     ) -> Summary {
+        let chunk_us = |per_mille| chunks.per_mille(per_mille).map_or(0, micros);
         Summary {
             v: 1,
             r#type: "summary",
@@ -141,6 +148,9 @@ impl Summary {
             mode_changes: run.mode_changes,
             threshold: thresholds.threshold_bytes(),
             limit: thresholds.limit_bytes(),
+            chunk_p50_us: chunk_us(500),
+            chunk_p99_us: chunk_us(990),
+            chunk_max_us: chunk_us(1000),
             collections: heaps.collections,
             whole_collections: heaps.whole_collections,
             longest_pause_us: micros(heaps.longest_pause),

@@ -11,9 +11,12 @@ use crate::pressure::probe::group::GroupProbe;
 use crate::pressure::probe::host::HostProbe;
 use crate::pressure::sample::Sample;
 
-/// The groups are read this often in normal mode,
-const GROUPS_EVERY: Duration = Duration::from_millis(250);
-/// in aggressive mode,
+/// The groups are read this often in normal mode where there is much room,
+const GROUPS_EVERY: Duration = Duration::from_millis(500);
+/// where there is less than this,
+const MUCH_BYTES: u64 = 48 << 20;
+const GROUPS_NEAR: Duration = Duration::from_millis(200);
+/// in the other modes,
 const GROUPS_IN_RELIEF: Duration = Duration::from_millis(100);
 /// and the host, which many share and nobody of us fills in a moment, this often.
 const HOST_EVERY: Duration = Duration::from_secs(1);
@@ -69,7 +72,8 @@ impl Surroundings {
         }
         let every = match (usage, mode) {
             (None, _) => HOST_EVERY,
-            (Some(_), Mode::Normal) => GROUPS_EVERY,
+            (Some(usage), Mode::Normal) if usage.headroom_bytes() >= MUCH_BYTES => GROUPS_EVERY,
+            (Some(_), Mode::Normal) => GROUPS_NEAR,
             (Some(_), _) => GROUPS_IN_RELIEF,
         };
         self.next_at = sample.at + every;

@@ -48,7 +48,7 @@ use slow_reads::SlowReads;
 use timeline::{MarkKind, Owners, Timeline};
 
 /// Limits are looked at this often: a change is to hold within a second.
-const LIMITS_EVERY: Duration = Duration::from_millis(250);
+const LIMITS_EVERY: Duration = Duration::from_millis(400);
 
 /// What a display may show at one moment.
 #[derive(Clone, Copy, Debug)]

@@ -18,11 +18,10 @@ const FASTEST_GROWTH: u64 = 2 << 30;
 const SEEN_GROWTH: u64 = 64 << 20;
 /// Between samples of a process that grows towards a mark, or that is to be confirmed.
 const SHORTEST: Duration = Duration::from_millis(4);
-/// The least between samples of a process that does not grow, close to a mark: so much at first, and
-/// twice as much with each sample that shows no growth,
+/// The least between samples of a process that does not grow, close to a mark: what is left of the 25 ms
+/// in which the first byte is to be given back, when the sample to confirm, waking up and giving back
+/// are taken off.
 const STEADY: Duration = Duration::from_millis(16);
-/// up to this.
-const STEADIEST: Duration = Duration::from_millis(64);
 /// Between samples in critical mode, where all is done that can be.
 const CRITICAL: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
@@ -33,8 +32,6 @@ const LONGEST_IN_RELIEF: Duration = Duration::from_millis(250);
 #[derive(Debug, Default)]
 pub(super) struct Cadence {
     last: Option<(Duration, u64)>,
-    /// What STEADY has grown to.
-    steady: Duration,
 }
 
 impl Cadence {
@@ -64,18 +61,12 @@ impl Cadence {
             Mode::Normal => LONGEST,
             _ => LONGEST_IN_RELIEF,
         };
-        let steady = time_for(distance_bytes, FASTEST_GROWTH);
+        let steady = time_for(distance_bytes, FASTEST_GROWTH).clamp(STEADY, longest);
         match before.and_then(|before| growth(before, (now, measured_bytes))) {
             Some(growth) if growth >= SEEN_GROWTH => {
-                self.steady = STEADY;
-                let halved = (time_for(distance_bytes, growth) / 2).max(SHORTEST);
-                steady.clamp(STEADY, longest).min(halved)
+                steady.min((time_for(distance_bytes, growth) / 2).max(SHORTEST))
             }
-            _ => {
-                let least = self.steady.clamp(STEADY, STEADIEST);
-                self.steady = least * 2;
-                steady.clamp(least, longest)
-            }
+            _ => steady,
         }
     }
 }
@@ -134,22 +125,6 @@ mod tests {
             let late_ms = (seen - 1024 * MIB) / (1_074_000);
             assert!(late_ms <= 21, "{late_ms} ms after a start at {start_us} us");
         }
-    }
-
-    #[test]
-    fn what_does_not_grow_is_looked_at_less_often_even_close_to_a_mark() {
-        let mut cadence = Cadence::default();
-        let mut next = |seconds, mib| {
-            let at = Duration::from_secs(seconds);
-            let next = cadence.next(at, mib * MIB, &marks(), Mode::Normal, false);
-            next.as_millis()
-        };
-        assert_eq!([1, 2, 3, 4].map(|at| next(at, 1000)), [16, 32, 64, 64]);
-        assert_eq!(
-            [next(5, 1100), next(6, 1000)],
-            [4, 16],
-            "growth is looked at again"
-        );
     }
 
     #[test]

@@ -7,10 +7,10 @@
 //! with the sample, so any recorded trace can be replayed.
 //!
 //! ```text
-//!  probe::{group, rlimit, host} --at start, 4 x a second--> limits::choose --> Rules
+//!  probe::{group, rlimit, host} --at start, 2 x a second--> limits::choose --> Rules
 //!                                                                               |
 //!  probe::proc   --4 ms .. 1 s-----> Sample --> Level --> Controller --> Decision { mode, actions }
-//!  probe::group  --4 .. 10 x a second--^                                        |
+//!  probe::group  --2 .. 10 x a second--^                                        |
 //!  probe::{psi, notify}, pushed--------^                      recording <-------+
 //! ```
 //!

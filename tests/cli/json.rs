@@ -32,6 +32,7 @@ const FILE: &str = "v type name path version status bytes chunks pieces new_piec
                     stored_bytes digest seconds error";
 const SUMMARY: &str = "v type files stored unchanged failed skipped bytes new_bytes stored_bytes \
                        seconds rss_start rss_peak rss_end mode_changes threshold limit \
+                       chunk_p50_us chunk_p99_us chunk_max_us \
                        collections whole_collections longest_pause_us total_pause_us \
                        live_objects live_bytes cache_hits cache_loaded index_questions \
                        cache_hit_rate";

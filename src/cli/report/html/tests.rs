@@ -8,6 +8,7 @@ use crate::daemon::Run;
 use crate::daemon::memory::MemorySeen;
 use crate::daemon::timeline::{Mark, Point, Timeline};
 use crate::heap::HeapTotals;
+use crate::pipeline::TimeCounts;
 use crate::pipeline::fingerprints::CacheStats;
 use crate::pressure::level::Thresholds;
 use crate::pressure::limits::{LimitSource, Limits};
@@ -54,7 +55,14 @@ fn page_of(store: &str, timeline: &Timeline, seconds: f64, pauses: &[(usize, u64
     let cache = CacheStats::default();
     page(&Report {
         store: Path::new(store),
-        summary: &Summary::new(&Tally::default(), &run, &thresholds, cache, &heaps),
+        summary: &Summary::new(
+            &Tally::default(),
+            &run,
+            &thresholds,
+            cache,
+            &heaps,
+            &TimeCounts::default(),
+        ),
         read_bytes: 0,
         timeline,
         limits: &Limits {
