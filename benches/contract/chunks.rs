@@ -1,6 +1,8 @@
 //! What relief costs a chunk: how long chunks take in aggressive mode, where memory is given back again
 //! and again, against normal mode.
 
+use std::fs;
+
 use crate::bench::{Bench, Scratch};
 use crate::data::Inputs;
 use crate::lasting;
@@ -23,6 +25,8 @@ const PAIRS: usize = 5;
 struct Chunks {
     p99: f64,
     slowest: f64,
+    /// The longest that one step of relief took: no chunk can have waited longer for it.
+    relief: f64,
     seconds: f64,
 }
 
@@ -40,6 +44,8 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Fallible<()> {
     let slowest = |runs: &[Chunks]| of(runs, |chunks| chunks.slowest);
     let ratio = p99(&aggressive) / p99(&normal);
     let longer = slowest(&aggressive) - slowest(&normal);
+    let relief = aggressive.iter().map(|chunks| chunks.relief);
+    let relief = relief.fold(0.0, f64::max);
     let speed = of(&normal, |chunks| chunks.seconds) / of(&aggressive, |chunks| chunks.seconds);
     let row = Row::new("chunks in aggressive mode")
         .should(
@@ -50,6 +56,11 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Fallible<()> {
             ),
             "<= 2 x",
             ratio <= 2.0,
+        )
+        .should(
+            format!("a trim took {relief:.2} ms at most"),
+            "<= 2 ms",
+            relief <= 2.0,
         )
         .note(format!("the slowest {longer:+.1} ms"))
         .note(format!("{speed:.2} of normal speed"));
@@ -62,6 +73,8 @@ fn run(bench: &Bench, inputs: &Inputs, variables: &[(&str, &str)]) -> Fallible<C
     let store = Scratch(bench.fresh("store"));
     let mut command = process(bench, &group, &store.0, inputs);
     command.envs(variables.iter().copied());
+    let report = Scratch(bench.fresh("report.json"));
+    command.arg("--report").arg(&report.0);
     inputs.cool()?;
     let run = finish(bench, &mut command, PATIENCE)?;
     if run.end != End::Code(0) {
@@ -69,10 +82,22 @@ fn run(bench: &Bench, inputs: &Inputs, variables: &[(&str, &str)]) -> Fallible<C
     }
     let last = run.stdout.lines().last().ok_or("filed printed nothing")?;
     let summary: serde_json::Value = serde_json::from_str(last)?;
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(&report.0)?)?;
+    let marks = report["timeline"]["marks"].as_array();
+    let trims = marks.into_iter().flatten().filter(|mark| {
+        let what = mark["what"].as_str().unwrap_or_default();
+        ["trim", "malloc_trim", "database_shrunk"].contains(&what)
+    });
+    // The last ones are those at the end, when no chunk is left.
+    let relief = trims.filter_map(|mark| {
+        let before_end = mark["at_seconds"].as_f64()? < report["summary"]["seconds"].as_f64()?;
+        before_end.then(|| mark["took_seconds"].as_f64())?
+    });
     let of = |key: &str| summary[key].as_f64().ok_or("the summary has no times");
     Ok(Chunks {
         p99: of("chunk_p99_us")? / 1e3,
         slowest: of("chunk_max_us")? / 1e3,
+        relief: relief.fold(0.0, f64::max) * 1e3,
         seconds: of("seconds")?,
     })
 }
