@@ -60,6 +60,7 @@ pub(crate) fn take_in(files: &[PathBuf], store: &Path) -> Result<MemorySeen, Box
         limits: &limits,
         workers: limits.workers(),
         known: Some(&known),
+        cut: Default::default(),
         database: store.database(),
     };
     let watch = Watch::new(rules, relief);

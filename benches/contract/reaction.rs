@@ -133,6 +133,7 @@ fn one(store: &Store, trial: u64) -> Result<Duration, Box<dyn Error>> {
         limits: &limits,
         workers: 2,
         known: None,
+        cut: Default::default(),
         database: store.database(),
     };
     let watch = Watch::new(rules, relief);

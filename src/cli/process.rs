@@ -33,6 +33,9 @@ use crate::store::format::Chunking;
 use crate::store::recover::recover;
 use crate::store::{FileName, Store, hex, show_path};
 
+/// So many threads may be there beside those that the limit allows to work.
+const RESTING_AT_MOST: usize = 16;
+
 pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
     let form = Form::of_flag(args.working.json);
     let inputs = inputs(args)?;
@@ -81,7 +84,7 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
     let known = Fingerprints::new(&store, settings, pool.account("fingerprints"));
     let options = Options {
         // As many as there may be: a limit that is raised meanwhile has more of them work.
-        workers: wish.workers,
+        workers: threads(plan.workers, wish.workers),
         level: i32::from(level),
         pack_bytes: setup.config.store.pack_size.as_u64(),
         reread: args.reread,
@@ -153,6 +156,12 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
         None if reported => tally.exit(),
         None => tally.exit_without_report(),
     })
+}
+
+/// Threads to start: more than may work at first, for a limit that is raised meanwhile, but not by any
+/// number, since each takes memory that nobody has planned for.
+fn threads(planned: usize, wanted: usize) -> usize {
+    wanted.min(planned.max(RESTING_AT_MOST))
 }
 
 fn recorder(path: &Path) -> anyhow::Result<Recorder> {

@@ -126,6 +126,7 @@ impl Setup {
             limits,
             workers: limits.workers(),
             known,
+            cut: Default::default(),
             database: store.database(),
         };
         Watch {

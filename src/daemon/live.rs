@@ -1,8 +1,9 @@
 //! Limits that change while work goes on: somebody lowers the group's, or the configuration is read
 //! again.
 //!
-//! What must hold: whatever changes, the marks and the plan in force are those that a start at that
-//! moment would have chosen, but for one thing: what runs is not ended for want of room. A limit that
+//! What must hold: whatever changes, the marks and the plan in force are those that a start would have
+//! chosen under the new limits, beside the same others and on the same host, but for one thing: what
+//! runs is not ended for want of room. A limit that
 //! not even one worker fits under leaves one worker, and says so; the controller does what can be done.
 
 use std::path::Path;
@@ -26,6 +27,8 @@ pub struct LiveLimits<'a> {
     found: Vec<FoundLimit>,
     rlimits: Rlimits,
     host: Option<HostMemory>,
+    /// What others held of the tightest group at start, in bytes.
+    others_bytes: u64,
     wish: Option<Wish>,
     reload: Option<Reload<'a>>,
 }
@@ -51,13 +54,19 @@ impl<'a> LiveLimits<'a> {
             found: group.limits(),
             rlimits: rlimit::limits(),
             host,
+            others_bytes: others_bytes(group).unwrap_or(0),
             wish: None,
             reload: None,
         };
-        let mut found = live.found.clone();
-        found.extend(room_left(group, &live.found));
-        let limits = limits::choose(&live.wanted, &found, live.rlimits, live.host);
+        let limits = live.limits(group);
         (live, limits)
+    }
+
+    /// What rules, with what others held at start taken off what the tightest group has.
+    fn limits(&self, group: &GroupProbe) -> Limits {
+        let mut found = self.found.clone();
+        found.extend(room_left(group, self.others_bytes));
+        limits::choose(&self.wanted, &found, self.rlimits, self.host)
     }
 
     /// Has the plan for `wish`, if there is one, follow the limits from now on, and `reload` asked for what is wanted
@@ -77,11 +86,11 @@ impl<'a> LiveLimits<'a> {
             return None;
         }
         (self.found, self.rlimits) = (found, rlimits);
-        Some(self.apply())
+        Some(self.apply(group))
     }
 
     /// Reads the configuration again; what applies then, if it is right and anything is new.
-    pub(super) fn reload(&mut self) -> Option<Applied> {
+    pub(super) fn reload(&mut self, group: &GroupProbe) -> Option<Applied> {
         match self.reload.as_mut()?() {
             Ok(wanted) if wanted == self.wanted => {
                 tracing::info!("the configuration was read again: nothing about memory is new");
@@ -89,7 +98,7 @@ impl<'a> LiveLimits<'a> {
             }
             Ok(wanted) => {
                 self.wanted = wanted;
-                Some(self.apply())
+                Some(self.apply(group))
             }
             Err(error) => {
                 tracing::error!(%error, "the configuration is wrong: going on with the one before");
@@ -98,8 +107,8 @@ impl<'a> LiveLimits<'a> {
         }
     }
 
-    fn apply(&self) -> Applied {
-        let limits = limits::choose(&self.wanted, &self.found, self.rlimits, self.host);
+    fn apply(&self, group: &GroupProbe) -> Applied {
+        let limits = self.limits(group);
         let plan = self.wish.as_ref().map(|wish| {
             tuning::fit(wish, &limits.thresholds).unwrap_or_else(|too_small| {
                 tracing::warn!(
@@ -114,28 +123,34 @@ impl<'a> LiveLimits<'a> {
     }
 }
 
-/// What others leave of our group, if they hold much: a start is not to take what it sees is not there.
-/// Later it would only say what our own memory is, so this is asked once.
-fn room_left(group: &GroupProbe, found: &[FoundLimit]) -> Option<FoundLimit> {
+/// What others hold of the tightest of our groups, in bytes, if that is much: a start is not to take what
+/// it sees is not there. Later our own files and tables in the kernel could not be told from theirs,
+/// so this is asked once.
+fn others_bytes(group: &GroupProbe) -> Option<u64> {
     let usage = group.usage()?;
     let own = ProcSelf::open(Path::new("/")).ok()?.memory().ok()?;
-    let left_bytes = left_by_others(&usage, own.anonymous_bytes())?;
-    // Our own code is in files: it counts as resident, but takes nothing of the room.
-    let bytes = left_bytes.saturating_add(own.shared_bytes);
-    let path = found
-        .iter()
-        .find(|limit| limit.bytes == usage.limit_bytes)
-        .map(|limit| limit.path.clone())?;
-    Some(FoundLimit {
-        source: LimitSource::GroupRoom,
-        path,
-        bytes,
-    })
+    let bytes = held_by_others(&usage, own.anonymous_bytes());
+    (bytes >= OTHERS_FROM_BYTES).then_some(bytes)
 }
 
-fn left_by_others(usage: &GroupUsage, own_bytes: u64) -> Option<u64> {
-    let others_bytes = usage.unreclaimable_bytes.saturating_sub(own_bytes);
-    (others_bytes >= OTHERS_FROM_BYTES).then(|| usage.limit_bytes.saturating_sub(others_bytes))
+fn held_by_others(usage: &GroupUsage, own_bytes: u64) -> u64 {
+    usage.unreclaimable_bytes.saturating_sub(own_bytes)
+}
+
+/// What others leave of the tightest group, if they hold anything worth counting.
+fn room_left(group: &GroupProbe, others_bytes: u64) -> Option<FoundLimit> {
+    if others_bytes == 0 {
+        return None;
+    }
+    let (usage, directory) = group.tightest()?;
+    // Our own code is in files: it counts as resident, but takes nothing of the room.
+    let own = ProcSelf::open(Path::new("/")).ok()?.memory().ok()?;
+    let left_bytes = usage.limit_bytes.saturating_sub(others_bytes);
+    Some(FoundLimit {
+        source: LimitSource::GroupRoom,
+        path: directory.to_owned(),
+        bytes: left_bytes.saturating_add(own.shared_bytes),
+    })
 }
 
 #[cfg(test)]
@@ -179,12 +194,12 @@ mod tests {
         ];
         let mut live = live.follow(Some(wish()), Box::new(move || answers.pop().unwrap()));
         assert_eq!(live.check(&group), None);
-        assert_eq!(live.reload(), None, "the same as before");
-        let applied = live.reload().unwrap();
+        assert_eq!(live.reload(&group), None, "the same as before");
+        let applied = live.reload(&group).unwrap();
         assert_eq!(applied.limits.thresholds.limit_bytes(), 20 * MIB);
         assert_eq!(applied.plan.map(|plan| plan.workers), Some(1));
-        assert_eq!(live.reload(), None, "a mistake");
-        let least = live.reload().unwrap().plan.unwrap();
+        assert_eq!(live.reload(&group), None, "a mistake");
+        let least = live.reload(&group).unwrap().plan.unwrap();
         assert_eq!((least.workers, least.buffer_bytes), (1, 4 * MIB));
     }
 
@@ -216,13 +231,13 @@ mod tests {
     }
 
     #[test]
-    fn what_others_hold_is_taken_off_if_it_is_much() {
+    fn what_others_hold_is_the_rest_of_what_cannot_be_reclaimed() {
         let usage = GroupUsage {
             limit_bytes: 64 * MIB,
             unreclaimable_bytes: 50 * MIB,
             ..GroupUsage::default()
         };
-        assert_eq!(left_by_others(&usage, 10 * MIB), Some(24 * MIB));
-        assert_eq!(left_by_others(&usage, 47 * MIB), None);
+        assert_eq!(held_by_others(&usage, 10 * MIB), 40 * MIB);
+        assert_eq!(held_by_others(&usage, 60 * MIB), 0);
     }
 }

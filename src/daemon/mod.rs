@@ -31,6 +31,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use signal_hook::consts::SIGHUP;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
@@ -44,6 +45,7 @@ use memory::{MemoryProbe, MemorySeen};
 use pushes::{Push, Pushes};
 use recorder::Recorder;
 use relief::Relief;
+use signals::Listening;
 use slow_reads::SlowReads;
 use timeline::{MarkKind, Owners, Timeline};
 
@@ -150,7 +152,7 @@ pub fn run<T: Send>(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
-    let (_listening, signals) = signals::listen()?;
+    let (listening, signals) = signals::listen()?;
     let began = Instant::now();
     watch.probe.start();
     let (ended, end) = oneshot::channel::<()>();
@@ -174,6 +176,7 @@ pub fn run<T: Send>(
             ordered: Vec::new(),
             slow_reads: SlowReads::default(),
             notified: false,
+            listening: &listening,
         };
         let (mode_changes, signal) = runtime.block_on(control.until(end, signals));
         let outcome = worker.join().unwrap_or_else(|panic| resume_unwind(panic));
@@ -208,6 +211,7 @@ struct Control<'loop_, 'watch> {
     slow_reads: SlowReads,
     /// Somebody asked for memory since the last sample.
     notified: bool,
+    listening: &'loop_ Listening,
 }
 
 impl Control<'_, '_> {
@@ -239,18 +243,14 @@ impl Control<'_, '_> {
                     next_sample = self.sample();
                 }
                 _ = limits.tick() => {
-                    if self.check_limits() {
-                        next_sample = self.sample();
-                    }
+                    next_sample = self.check_limits().unwrap_or(next_sample);
                 }
                 _ = points.tick(), if recorded => self.record_now(),
                 _ = display.tick() => self.show(),
                 _ = idle.tick() => self.return_idle(),
                 Some(signal) = signals.recv() => {
-                    if signals::is_reload(signal) {
-                        if self.reload() {
-                            next_sample = self.sample();
-                        }
+                    if self.listening.is_reload(signal) {
+                        next_sample = self.reload().unwrap_or(next_sample);
                         continue;
                     }
                     if self.on_signal(signal).is_break() {
@@ -339,38 +339,26 @@ impl Control<'_, '_> {
         sample
     }
 
-    /// Follows limits that have changed; whether one has.
-    fn check_limits(&mut self) -> bool {
+    /// Follows limits that have changed.
+    fn check_limits(&mut self) -> Option<tokio::time::Instant> {
         let watch = &mut *self.watch;
-        let (Some(live), Some(around)) = (&mut watch.live, &watch.around) else {
-            return false;
-        };
-        let applied = live.check(around.group());
+        let applied = (watch.live.as_mut()?).check(watch.around.as_ref()?.group());
         self.apply(applied)
     }
 
-    /// Reads the configuration again; whether anything changed.
-    fn reload(&mut self) -> bool {
-        let applied = self.watch.live.as_mut().and_then(LiveLimits::reload);
+    /// Reads the configuration again.
+    fn reload(&mut self) -> Option<tokio::time::Instant> {
+        let watch = &mut *self.watch;
+        let applied = (watch.live.as_mut()?).reload(watch.around.as_ref()?.group());
         self.apply(applied)
     }
 
-    fn apply(&mut self, applied: Option<Applied>) -> bool {
-        let Some(Applied { limits, plan }) = applied else {
-            return false;
-        };
-        for why in &limits.why {
-            tracing::info!("{why}");
-        }
+    /// Has what changed apply, and looks at once what that means; gives when to look next.
+    fn apply(&mut self, applied: Option<Applied>) -> Option<tokio::time::Instant> {
+        let Applied { limits, plan } = applied?;
         let watch = &mut *self.watch;
         let mut need_bytes = watch.controller.rules().need_bytes;
         if let Some(plan) = plan {
-            tracing::info!(
-                workers = plan.workers,
-                buffer_bytes = plan.buffer_bytes,
-                cache_bytes = plan.cache_bytes,
-                "memory planned anew"
-            );
             watch.relief.follow(&plan, watch.controller.share());
             need_bytes = tuning::need_bytes(plan.workers);
         }
@@ -378,7 +366,20 @@ impl Control<'_, '_> {
         if let Some(around) = &mut watch.around {
             around.look_again();
         }
-        true
+        let next = self.sample();
+        // Only now: in a group that is far above its limit the kernel makes whoever writes a line wait.
+        for why in &limits.why {
+            tracing::info!("{why}");
+        }
+        if let Some(plan) = plan {
+            tracing::info!(
+                workers = plan.workers,
+                buffer_bytes = plan.buffer_bytes,
+                cache_bytes = plan.cache_bytes,
+                "memory planned anew"
+            );
+        }
+        Some(next)
     }
 
     fn show(&mut self) {
@@ -407,6 +408,10 @@ impl Control<'_, '_> {
     /// The first signal asks for the stop; the next one breaks.
     fn on_signal(&mut self, signal: i32) -> ControlFlow<()> {
         if self.signal.is_some() {
+            // A terminal that goes away may say so twice, and means it once.
+            if signal == SIGHUP {
+                return ControlFlow::Continue(());
+            }
             return ControlFlow::Break(());
         }
         tracing::info!(signal, "stopping at the next chunk");

@@ -156,11 +156,12 @@ impl Control<'_, '_> {
             }
             if let Some((what, planned_bytes, freed_bytes)) = self.carry_out_one(action) {
                 tracing::debug!(?what, planned_bytes, freed_bytes, "memory given back");
-                let held_bytes = latest.held_bytes;
+                // What somebody said still holds, and what is around us is not looked at each time.
+                let now = self.watch.probe.sample(sample.at, sample.held_bytes);
                 latest = Sample {
-                    at: latest.at,
-                    headroom_bytes: latest.headroom_bytes,
-                    ..self.watch.probe.sample(latest.at, held_bytes)
+                    resident_bytes: now.resident_bytes,
+                    anonymous_bytes: now.anonymous_bytes,
+                    ..*sample
                 };
             }
         }

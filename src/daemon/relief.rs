@@ -1,5 +1,6 @@
 //! Carrying out what `pressure` decided, with the things that can give memory back.
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use super::tuning::Plan;
@@ -21,8 +22,20 @@ pub struct Relief<'a> {
     pub workers: usize,
     /// The cache of known pieces, where there is one.
     pub known: Option<&'a Fingerprints<'a>>,
+    /// What of its bound the cache may use at present.
+    pub cut: Cell<CacheBound>,
     /// The database's page cache.
     pub database: &'a Database,
+}
+
+/// How much of its bound the cache of known pieces may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheBound {
+    /// All of it.
+    #[default]
+    Whole,
+    /// So much is cut off.
+    Cut(CacheCut),
 }
 
 impl Relief<'_> {
@@ -62,6 +75,7 @@ impl Relief<'_> {
         self.pool.set_budget(plan.buffer_bytes);
         if let Some(known) = self.known {
             known.set_full_limit(plan.cache_bytes);
+            self.bound_cache(self.cut.get());
         }
     }
 
@@ -79,18 +93,9 @@ impl Relief<'_> {
                 self.limits.set_compresses_lightly(*switch == Switch::On);
             }
             Action::ShrinkPieceCache(cut) => {
-                if let Some(known) = self.known {
-                    known.set_limit(match cut {
-                        CacheCut::Half => known.full_limit() / 2,
-                        CacheCut::All => 0,
-                    });
-                }
+                self.bound_cache(CacheBound::Cut(*cut));
             }
-            Action::RestorePieceCache => {
-                if let Some(known) = self.known {
-                    known.set_limit(known.full_limit());
-                }
-            }
+            Action::RestorePieceCache => self.bound_cache(CacheBound::Whole),
             Action::CollectAll => {
                 if let Some(known) = self.known {
                     known.collect();
@@ -117,6 +122,17 @@ impl Relief<'_> {
                 );
                 self.limits.give_up();
             }
+        }
+    }
+
+    fn bound_cache(&self, bound: CacheBound) {
+        self.cut.set(bound);
+        if let Some(known) = self.known {
+            known.set_limit(match bound {
+                CacheBound::Whole => known.full_limit(),
+                CacheBound::Cut(CacheCut::Half) => known.full_limit() / 2,
+                CacheBound::Cut(CacheCut::All) => 0,
+            });
         }
     }
 

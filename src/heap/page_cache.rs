@@ -31,7 +31,8 @@ struct Answer {
 }
 
 /// Bytes of this part of a file that are in the page cache, in whole pages; `length` 0 means to the
-/// end. `None` where the kernel does not tell: before Linux 6.5, or where a filter forbids the call.
+/// end. `None` where the kernel does not tell: before Linux 6.5, of a file that is neither ours nor ours
+/// to write, or where a filter forbids the call.
 pub fn cached_bytes(file: impl AsFd, offset: u64, length: u64) -> Option<u64> {
     let range = Range { offset, length };
     let mut answer = Answer::default();

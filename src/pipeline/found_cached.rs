@@ -3,7 +3,11 @@
 //! Asked once, when the file is opened, because afterwards filed's own read-ahead cannot be told from
 //! what others keep. Takes at most 512 bytes for a file of any size.
 
+use std::io::IoSliceMut;
 use std::os::fd::AsFd;
+
+use rustix::fs::{Advice, fadvise};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::digest::CHUNK_BYTES;
 use super::limits::Reading;
@@ -11,6 +15,20 @@ use crate::heap::page_cache::cached_bytes;
 
 /// A file that is cached in part is looked at in at most so many windows.
 const WINDOWS: u64 = 4096;
+
+/// If it has to be tried out, in so many.
+const TRIED: u64 = 64;
+
+/// Whether the byte at `offset` can be had without waiting; `None` where there is no telling.
+fn is_there(file: impl AsFd, offset: u64) -> Option<bool> {
+    let mut byte = [0];
+    let mut buffers = [IoSliceMut::new(&mut byte)];
+    match preadv2(file, &mut buffers, offset, ReadWriteFlags::NOWAIT) {
+        Ok(length) => Some(length > 0),
+        Err(Errno::AGAIN) => Some(false),
+        Err(_) => None,
+    }
+}
 
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,9 +46,46 @@ pub(super) enum FoundCached {
 impl FoundCached {
     /// Asks about a file of this size.
     pub(super) fn of(file: impl AsFd, size_bytes: u64) -> FoundCached {
-        Self::ask(size_bytes, |offset, length| {
+        match Self::ask(size_bytes, |offset, length| {
             cached_bytes(&file, offset, length)
-        })
+        }) {
+            FoundCached::Unknown => Self::try_out(file, size_bytes),
+            found => found,
+        }
+    }
+
+    /// Finds out by reading what is there without waiting, where the kernel does not tell: it does not of
+    /// files that are neither ours nor ours to write. One page of each window stands for all of it.
+    fn try_out(file: impl AsFd, size_bytes: u64) -> FoundCached {
+        // Else each page that is not there would have many around it read.
+        let _ = fadvise(&file, 0, None, Advice::Random);
+        let chunk = CHUNK_BYTES as u64;
+        let bytes = size_bytes
+            .div_ceil(TRIED)
+            .next_multiple_of(chunk)
+            .max(chunk);
+        let mut kept = vec![0; size_bytes.div_ceil(bytes).div_ceil(64) as usize];
+        let (mut windows, mut cached) = (0, 0);
+        for (window, offset) in (0..size_bytes).step_by(bytes as usize).enumerate() {
+            let middle = offset + bytes.min(size_bytes - offset) / 2;
+            windows += 1;
+            match is_there(&file, middle) {
+                Some(true) => {
+                    kept[window / 64] |= 1 << (window % 64);
+                    cached += 1;
+                }
+                Some(false) => {}
+                None => return FoundCached::Unknown,
+            }
+        }
+        let _ = fadvise(&file, 0, None, Advice::Normal);
+        if cached == 0 {
+            FoundCached::Nothing
+        } else if cached == windows {
+            FoundCached::Everything
+        } else {
+            FoundCached::Windows { bytes, kept }
+        }
     }
 
     fn ask(size_bytes: u64, cached: impl Fn(u64, u64) -> Option<u64>) -> FoundCached {
@@ -108,6 +163,20 @@ mod tests {
         assert!(ours(1, MIB) && !ours(2, MIB) && ours(3, MIB) && ours(4, MIB));
         assert!(!ours(1, MIB + 1));
         assert!(ours(100, MIB), "beyond what was asked about");
+    }
+
+    #[test]
+    fn a_file_that_is_cached_is_found_so_by_trying_too() {
+        use std::io::Write;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![1; 5 * CHUNK_BYTES]).unwrap();
+        assert!(matches!(
+            FoundCached::try_out(&file, 5 * MIB),
+            // Where the file system cannot read without waiting.
+            FoundCached::Everything | FoundCached::Unknown
+        ));
+        let empty = tempfile::tempfile().unwrap();
+        assert_eq!(FoundCached::try_out(&empty, 0), FoundCached::Nothing);
     }
 
     #[test]

@@ -71,6 +71,9 @@ const CACHE_PIECE_BYTES: u64 = 2 << 20;
 /// 16 MiB on many a disk. It does so in larger pieces, and a sixth faster.
 const AHEAD_BYTES: u64 = 4 << 20;
 
+/// The kernel is asked for so much at a time: of more it brings in no more than the device's read-ahead.
+const ASK_BYTES: u64 = 128 << 10;
+
 /// A regular file, open.
 pub(super) struct FileSource {
     file: File,
@@ -218,8 +221,15 @@ impl FileSource {
 
     /// Drops what is left of it in the page cache: read-ahead may have run behind the reader.
     pub(super) fn drop_rest(&self, reading: Reading) {
-        if self.found.is_ours(0, self.size_bytes(), reading) {
-            self.drop_pages(0, None);
+        let size = self.size_bytes();
+        if self.found.is_ours(0, size, reading) {
+            return self.drop_pages(0, None);
+        }
+        // What others had is in windows of whole chunks.
+        for at in (0..size).step_by(CHUNK_BYTES) {
+            if self.found.is_ours(at, CHUNK_BYTES as u64, reading) {
+                self.drop_pages(at, NonZeroU64::new(CHUNK_BYTES as u64));
+            }
         }
     }
 
@@ -248,8 +258,9 @@ impl FileSource {
         let begin = offset + length as u64;
         let end = (begin + AHEAD_BYTES).min(self.size_bytes());
         let asked = self.asked.fetch_max(end, Ordering::Relaxed).max(begin);
-        if let Some(length) = end.checked_sub(asked).and_then(NonZeroU64::new) {
-            let _ = rustix::fs::fadvise(&self.file, asked, Some(length), Advice::WillNeed);
+        for at in (asked..end).step_by(ASK_BYTES as usize) {
+            let length = NonZeroU64::new(ASK_BYTES.min(end - at));
+            let _ = rustix::fs::fadvise(&self.file, at, length, Advice::WillNeed);
         }
     }
 

@@ -813,6 +813,9 @@ impl Crew<'_> {
         if matches!(error, ReadError::Stopped) || !stream.fail() {
             return;
         }
+        if let Origin::File(file) = &stream.origin {
+            file.drop_rest(self.limits.reading());
+        }
         self.retire(stream);
         self.intake.wake();
         let (path, name) = (stream.path.clone(), Some(stream.name.clone()));

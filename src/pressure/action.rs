@@ -195,25 +195,33 @@ impl Relief {
     }
 
     /// What to ask for again while a mode lasts, because the relief before did
-    /// not show. Nothing below resume: there the work is done. Nothing while
-    /// what is still on its way would do. What is free already is not waited
-    /// for: workers that went to rest have left it.
+    /// not show, or because somebody asks again. `is_calm` says that there is
+    /// enough of everything: then the work is done, and starts anew if that
+    /// changes. Nothing while what is still on its way would do. What is free
+    /// already is not waited for: workers that went to rest have left it.
     pub(super) fn again(
         &mut self,
         now: Duration,
         measured_bytes: u64,
         sample: &Sample,
+        is_calm: bool,
         thresholds: &Thresholds,
     ) -> Vec<Action> {
-        if sample.idle_bytes >= IDLE_BYTES && measured_bytes >= thresholds.resume_bytes() {
+        if is_calm {
+            self.emptied = false;
+            self.last = Some((now, measured_bytes));
+            return Vec::new();
+        }
+        if sample.idle_bytes >= IDLE_BYTES {
             return vec![Action::ReturnIdleSegments];
         }
         let Some((at, before_bytes)) = self.last else {
             return Vec::new();
         };
-        let too_soon = now.saturating_sub(at) < RELIEF_TIME;
+        let is_high = measured_bytes >= thresholds.resume_bytes();
         let when_all_is_back = measured_bytes.saturating_sub(sample.in_flight_bytes);
-        if too_soon || when_all_is_back < thresholds.resume_bytes() {
+        let is_on_its_way = is_high && when_all_is_back < thresholds.resume_bytes();
+        if now.saturating_sub(at) < RELIEF_TIME || is_on_its_way {
             return Vec::new();
         }
         self.last = Some((now, measured_bytes));
@@ -221,8 +229,9 @@ impl Relief {
         if before_bytes.saturating_sub(measured_bytes) >= enough_bytes {
             return Vec::new();
         }
+        let is_asked = sample.notified || sample.oom_killed;
         let mut actions = vec![Action::ReturnIdleSegments];
-        if !self.emptied && measured_bytes >= thresholds.threshold_bytes() {
+        if !self.emptied && (measured_bytes >= thresholds.threshold_bytes() || is_asked) {
             self.emptied = true;
             actions.extend([
                 Action::ShrinkPieceCache(CacheCut::All),
@@ -305,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_its_way_is_waited_for() {
+    fn what_is_on_its_way_is_waited_for_and_what_is_free_is_not() {
         let marks = Thresholds::new(70, 80, 90, 100).expect("in order");
         let entered = change(Mode::Normal, Mode::Aggressive);
         let mut relief = Relief::default();
@@ -315,19 +324,36 @@ mod tests {
             in_flight_bytes,
             ..Sample::default()
         };
-        assert_eq!(relief.again(later, 85, &on_its_way(16), &marks), []);
-        assert_ne!(relief.again(later, 85, &on_its_way(15), &marks), []);
-        assert_eq!(
-            relief.again(later, 85, &on_its_way(0), &marks),
-            [],
-            "too soon"
-        );
+        let mut again =
+            |at, sample: &Sample, is_calm| relief.again(at, 85, sample, is_calm, &marks);
+        assert_eq!(again(later, &on_its_way(16), false), []);
+        assert_ne!(again(later, &on_its_way(15), false), []);
+        assert_eq!(again(later, &on_its_way(0), false), [], "too soon");
         let free = Sample {
             idle_bytes: IDLE_BYTES,
             ..on_its_way(16)
         };
-        let at_once = [Action::ReturnIdleSegments];
-        assert_eq!(relief.again(later, 85, &free, &marks), at_once);
-        assert_eq!(relief.again(later, 69, &free, &marks), []);
+        assert_eq!(again(later, &free, false), [Action::ReturnIdleSegments]);
+        assert_eq!(again(later, &free, true), []);
+    }
+
+    /// What was left out of a relief because enough came back is asked for when it is not enough again.
+    #[test]
+    fn relief_starts_anew_after_a_calm_and_when_somebody_asks_again() {
+        let marks = Thresholds::new(70, 80, 90, 100).expect("in order");
+        let mut relief = Relief::default();
+        relief.on_change(Duration::ZERO, 95, &change(Mode::Normal, Mode::Critical));
+        let empties =
+            |actions: &[Action]| actions.contains(&Action::ShrinkPieceCache(CacheCut::All));
+        let (plain, secs) = (Sample::default(), Duration::from_secs);
+        assert!(!empties(&relief.again(secs(1), 95, &plain, false, &marks)));
+        assert_eq!(relief.again(secs(2), 60, &plain, true, &marks), []);
+        assert!(empties(&relief.again(secs(3), 95, &plain, false, &marks)));
+        assert_eq!(relief.again(secs(4), 60, &plain, true, &marks), []);
+        let asked = Sample {
+            notified: true,
+            ..plain
+        };
+        assert!(empties(&relief.again(secs(5), 60, &asked, false, &marks)));
     }
 }

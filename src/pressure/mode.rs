@@ -164,18 +164,21 @@ impl Controller {
 
     /// Judges by other marks and another need from now on. The mode stays until
     /// a sample changes it; what was counted against the old marks is
-    /// forgotten, but the budget of changes is not.
+    /// forgotten, but neither the budget of changes nor how long it has been calm:
+    /// the next sample is compared with the new marks, and ends that if it must.
     pub fn set_limits(&mut self, thresholds: Thresholds, need_bytes: u64) {
+        if (self.rules.thresholds, self.rules.need_bytes) == (thresholds, need_bytes) {
+            return;
+        }
         self.rules.thresholds = thresholds;
         self.rules.need_bytes = need_bytes;
         self.high_samples = 0;
-        self.calm_since = None;
         self.stuck_since = None;
     }
 
     /// Whether enough came back for the rest of a relief to be left out.
     pub fn is_enough(&self, sample: &Sample) -> bool {
-        self.mark_if_calm(Mode::Normal, sample).is_some()
+        !sample.slow_reads && self.mark_if_calm(Mode::Normal, sample).is_some()
     }
 
     /// Decides what `sample` means.
@@ -215,6 +218,7 @@ impl Controller {
                 self.now,
                 measured_bytes,
                 sample,
+                self.is_enough(sample),
                 &self.rules.thresholds,
             )),
         }

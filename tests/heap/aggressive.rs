@@ -41,6 +41,7 @@ fn crossing_the_threshold_collects_everything_then_the_young_every_ten_chunks() 
         limits: &limits,
         workers: limits.workers(),
         known: Some(&known),
+        cut: Default::default(),
         database: store.database(),
     };
     let watch = Watch {

@@ -162,14 +162,10 @@ impl<'store> Fingerprints<'store> {
         self.full_limit_bytes.load(Ordering::Relaxed)
     }
 
-    /// Changes what [`full_limit`](Self::full_limit) is. A limit above it is lowered to it; one that was
-    /// in force in full stays so.
+    /// Changes what [`full_limit`](Self::full_limit) is; the limit in force is for whoever set it to set
+    /// anew.
     pub fn set_full_limit(&self, limit_bytes: u64) {
-        let before = self.full_limit_bytes.swap(limit_bytes, Ordering::Relaxed);
-        let now = self.limit();
-        if now == before || now > limit_bytes {
-            self.set_limit(limit_bytes);
-        }
+        self.full_limit_bytes.store(limit_bytes, Ordering::Relaxed);
     }
 
     /// Has everything collected, at once.

@@ -45,7 +45,7 @@ pub struct GroupUsage {
     /// memory and the kernel's own. In v1 the kernel's part includes what it
     /// could take back, since it is not told apart.
     pub unreclaimable_bytes: u64,
-    /// How many processes of the group the kernel killed.
+    /// How many processes the kernel killed in the groups that have a limit.
     pub oom_kills: u64,
     /// How often the group met its limit. Streaming alone makes this grow.
     pub max_events: u64,
@@ -103,10 +103,22 @@ impl GroupProbe {
     /// Reads the usage of the group with the least headroom among those that
     /// have a limit. The v1 soft limit is none: nothing happens at it.
     pub fn usage(&self) -> Option<GroupUsage> {
-        self.groups
+        self.tightest().map(|(usage, _)| usage)
+    }
+
+    /// The same with the folder of that group.
+    pub fn tightest(&self) -> Option<(GroupUsage, &Path)> {
+        let used: Vec<_> = self
+            .groups
             .iter()
-            .filter_map(|group| self.group_usage(group))
-            .min_by_key(GroupUsage::headroom_bytes)
+            .filter_map(|group| Some((self.group_usage(group)?, group.directory.as_path())))
+            .collect();
+        // Counted together: which group is the tightest may change, and a kill in any of them is one.
+        let oom_kills = used.iter().map(|(usage, _)| usage.oom_kills).sum();
+        let (usage, directory) = used
+            .into_iter()
+            .min_by_key(|(usage, _)| usage.headroom_bytes())?;
+        Some((GroupUsage { oom_kills, ..usage }, directory))
     }
 
     /// The v1 group with the lowest limit and that limit: where a mark on the
