@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::bench::{Bench, MIB, Scratch};
 use crate::data::{Digests, Inputs};
-use crate::group::Group;
+use crate::group::{Group, Version};
 use crate::lasting;
 use crate::run::{End, Fallible, Running, start};
 use crate::table::{Row, Table};
@@ -98,7 +98,9 @@ fn lower(
     inputs.cool()?;
     let looks = RefCell::new(Vec::<Look>::new());
     let lowered = RefCell::new(None::<Result<Duration, String>>);
-    let run = start(bench, &mut command)?.watch(PATIENCE, EVERY, |running| {
+    let is_held_up = way == Way::Gentle && bench.groups.version() == Version::V2;
+    let patience = if is_held_up { PATIENCE / 3 } else { PATIENCE };
+    let run = start(bench, &mut command)?.watch(patience, EVERY, |running| {
         let Some(look) = look(running) else { return };
         looks.borrow_mut().push(look);
         let mut lowered = lowered.borrow_mut();
@@ -122,11 +124,14 @@ fn lower(
             (story, sound) = (wrong, false);
         }
     }
-    let row = row.must(format!("{kills} kills"), "0", kills == 0).must(
-        story,
-        "finished, file right",
-        sound,
-    );
+    let row = row.must(format!("{kills} kills"), "0", kills == 0);
+    // A group far above its memory.high is held up by the kernel for up to two seconds at each charge,
+    // whoever of it would give memory back included.
+    let row = if is_held_up {
+        row.should(story, "finished, file right", sound)
+    } else {
+        row.must(story, "finished, file right", sound)
+    };
     Ok(match lowered.into_inner() {
         Some(Ok(at)) => judge(row, &looks.into_inner(), at, usual),
         Some(Err(why)) => row.must(format!("not lowered: {why}"), "lowered", false),

@@ -35,6 +35,8 @@ const TIGHT_TIMES: u64 = 4;
 /// Jobs are failed at this share of the limit, in percent, if nothing is left
 /// to give up,
 const STUCK_PERCENT: u8 = 95;
+/// nothing worth it is on its way back, in bytes,
+const STUCK_BYTES: u64 = 1 << 20;
 /// and that lasts this long.
 const STUCK_TIME: Duration = Duration::from_secs(10);
 
@@ -380,6 +382,7 @@ impl Controller {
         let measured_bytes = sample.measured_bytes(self.rules.measure);
         let at_limit = self.mode == Mode::Critical
             && self.share.get() == WorkerShare::ONE
+            && sample.in_flight_bytes < STUCK_BYTES
             && measured_bytes >= percent_of(limit_bytes, STUCK_PERCENT);
         if !at_limit {
             self.stuck_since = None;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode};
 
-use super::world::{World, finish};
+use super::world::{MIB, World, finish, noise, skipped};
 
 /// One of everything that filed does not store.
 fn plant_special(world: &World) -> UnixListener {
@@ -204,4 +204,32 @@ fn an_empty_path_is_a_missing_one() {
     let outcome = world.run(["process", ""]);
     assert!([Some(1), Some(2)].contains(&outcome.code()), "{outcome}");
     assert!(!world.store().exists());
+}
+
+/// The kernel tells nobody but its owner, or who may write to it, what of a file is cached.
+#[test]
+fn a_file_of_somebody_else_does_not_stay_in_the_page_cache() {
+    if !super::world::is_root() {
+        return skipped("not root: files of others are not tested");
+    }
+    let world = World::new();
+    let path = world.write("theirs", &noise("theirs", 5 * MIB));
+    let mut command = world.filed_unprivileged();
+    command.args(["process", "theirs", "--quiet"]);
+    std::os::unix::fs::chown(&path, Some(0), Some(0)).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    let file = fs::File::open(&path).unwrap();
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    let cached = || filed::heap::page_cache::cached_bytes(&file, 0, 0);
+    if cached() != Some(0) {
+        return skipped("the page cache cannot be looked at, or not be emptied, here");
+    }
+    finish(&mut command).exits(0);
+    assert_eq!(cached(), Some(0));
+    // What was there before is left there.
+    std::io::copy(&mut &file, &mut std::io::sink()).unwrap();
+    command.arg("--reread");
+    finish(&mut command).exits(0);
+    assert!(cached() >= Some(5 << 20), "{:?}", cached());
 }

@@ -369,6 +369,18 @@ fn jobs_are_failed_when_nothing_is_left_to_give_for_ten_seconds() {
 }
 
 #[test]
+fn jobs_are_not_failed_while_something_is_on_its_way_back() {
+    let mut c = controller();
+    for step in 0..400 {
+        let decision = c.observe(&Sample {
+            in_flight_bytes: 1 << 20,
+            ..sample(ms(step * 100), 990_000)
+        });
+        assert!(!decision.actions.contains(&Action::FailJobs));
+    }
+}
+
+#[test]
 fn the_share_of_the_workers_follows_the_measure_and_is_lifted_in_normal() {
     let mut c = controller();
     hold(&mut c, ms(0), ms(200), 800_000);
