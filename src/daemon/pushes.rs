@@ -1,7 +1,7 @@
 //! Word that memory is short, from whoever has it before the next sample would.
 //!
 //! Owns the thread `filed-pressure` and everything it polls: the watch of
-//! [`notify`](crate::pressure::probe::notify), the `memory.events` of v2 groups
+//! [`notify`], the `memory.events` of v2 groups
 //! with a limit, and of a v1 group marks on its usage and word that it is out of
 //! memory. The rule: a push says only "look now". It may come late, twice or
 //! never, so nothing may depend on it, and no source may keep the thread busy:
