@@ -14,6 +14,7 @@
 //! the work has ended, so nothing is left half done behind its back.
 
 pub mod around;
+pub mod jobs;
 pub mod live;
 pub mod memory;
 pub mod pushes;
