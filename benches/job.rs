@@ -11,10 +11,8 @@ use filed::daemon::{self, Patience, Watch};
 use filed::heap::Pool;
 use filed::pipeline::fingerprints::{Fingerprints, Settings};
 use filed::pipeline::{self, Input, Limits, Options, Progress, Stop, Walk};
-use filed::pressure::dwell::Dwell;
 use filed::pressure::level::Thresholds;
 use filed::pressure::mode::Rules;
-use filed::pressure::sample::Measure;
 use filed::store::Store;
 use filed::store::format::Chunking;
 
@@ -49,20 +47,13 @@ pub(crate) fn take_in(files: &[PathBuf], store: &Path) -> Result<MemorySeen, Box
         name: None,
     });
     let walk = Walk::new(inputs.collect(), store.root());
-    let rules = Rules {
-        thresholds: Thresholds::new(800 * MIB, 1024 * MIB, 1200 * MIB, 1400 * MIB)?,
-        measure: Measure::Rss,
-        dwell: Dwell::default(),
-        need_bytes: 0,
-    };
-    let relief = Relief {
-        pool: &pool,
-        limits: &limits,
-        workers: limits.workers(),
-        known: Some(&known),
-        cut: Default::default(),
-        database: store.database(),
-    };
+    let rules = Rules::of_resident(Thresholds::new(
+        800 * MIB,
+        1024 * MIB,
+        1200 * MIB,
+        1400 * MIB,
+    )?);
+    let relief = Relief::new(&pool, &limits, Some(&known), store.database());
     let watch = Watch::new(rules, relief);
     let patience = Patience::Unlimited;
     let run = daemon::run(watch, &stop, &progress, patience, &mut |_| {}, || {

@@ -16,10 +16,8 @@ use filed::daemon::relief::Relief;
 use filed::daemon::{self, Patience, Watch};
 use filed::heap::{Pool, TakeError, malloc};
 use filed::pipeline::{Limits, Progress, Stop};
-use filed::pressure::dwell::Dwell;
 use filed::pressure::level::Thresholds;
 use filed::pressure::mode::Rules;
-use filed::pressure::sample::Measure;
 use filed::store::Store;
 use filed::store::format::Chunking;
 
@@ -117,25 +115,13 @@ fn one(store: &Store, trial: u64) -> Result<Duration, Box<dyn Error>> {
     // From right before the threshold to far from it.
     let base = resident_bytes("self");
     let threshold = base + 4 * MIB + trial * 7919 % 97 * MIB;
-    let rules = Rules {
-        thresholds: Thresholds::new(
-            threshold - MIB,
-            threshold,
-            threshold + GIB,
-            2 * threshold + 2 * GIB,
-        )?,
-        measure: Measure::Rss,
-        dwell: Dwell::default(),
-        need_bytes: 0,
-    };
-    let relief = Relief {
-        pool: &pool,
-        limits: &limits,
-        workers: 2,
-        known: None,
-        cut: Default::default(),
-        database: store.database(),
-    };
+    let rules = Rules::of_resident(Thresholds::new(
+        threshold - MIB,
+        threshold,
+        threshold + GIB,
+        2 * threshold + 2 * GIB,
+    )?);
+    let relief = Relief::new(&pool, &limits, None, store.database());
     let watch = Watch::new(rules, relief);
     let patience = Patience::Unlimited;
     let (stop, progress) = (Stop::default(), Progress::default());

@@ -16,7 +16,7 @@ use super::exit::TooLittleMemory;
 use super::screen::{LogWriter, Screen};
 use crate::config::{self, Config, FlagValue, LogLevel, Measure, Origin, Role, Sources};
 use crate::daemon::around::Surroundings;
-use crate::daemon::live::{LiveLimits, Reload};
+use crate::daemon::live::{self, LiveLimits, Reload};
 use crate::daemon::pushes::Pushes;
 use crate::daemon::relief::Relief;
 use crate::daemon::tuning::{self, Plan, Wish};
@@ -95,15 +95,7 @@ impl Setup {
             limit: self.memory.why.first().cloned().unwrap_or_default(),
             smallest_bytes: too_small.smallest_bytes,
         })?;
-        for why in &self.memory.why {
-            tracing::info!("{why}");
-        }
-        tracing::info!(
-            workers = plan.workers,
-            buffer_bytes = plan.buffer_bytes,
-            cache_bytes = plan.cache_bytes,
-            "memory planned"
-        );
+        live::tell(&self.memory.why, Some(&plan));
         Ok(plan)
     }
 
@@ -121,14 +113,7 @@ impl Setup {
         let rules = rules(&self.config, self.memory.thresholds, need_bytes);
         let (around, live) = self.senses.take().unzip();
         let live = live.map(|live| live.follow(wish, reload(self.sources.clone())));
-        let relief = Relief {
-            pool,
-            limits,
-            workers: limits.workers(),
-            known,
-            cut: Default::default(),
-            database: store.database(),
-        };
+        let relief = Relief::new(pool, limits, known, store.database());
         Watch {
             idle: self.config.heap.idle,
             display_every: self.screen.every(),

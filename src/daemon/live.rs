@@ -153,6 +153,21 @@ fn room_left(group: &GroupProbe, others_bytes: u64) -> Option<FoundLimit> {
     })
 }
 
+/// Logs which limit rules and why, and what is planned under it.
+pub fn tell(why: &[String], plan: Option<&Plan>) {
+    for why in why {
+        tracing::info!("{why}");
+    }
+    if let Some(plan) = plan {
+        tracing::info!(
+            workers = plan.workers,
+            buffer_bytes = plan.buffer_bytes,
+            cache_bytes = plan.cache_bytes,
+            "memory planned"
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,6 +13,7 @@
 //! chunk becomes by `pipeline`. The control loop never waits for the data plane, and ends only when
 //! the work has ended, so nothing is left half done behind its back.
 
+mod act;
 pub mod around;
 pub mod jobs;
 pub mod live;
@@ -45,7 +46,7 @@ use live::{Applied, LiveLimits};
 use memory::{MemoryProbe, MemorySeen};
 use pushes::{Push, Pushes};
 use recorder::Recorder;
-use relief::Relief;
+use relief::{Holdings, Relief};
 use signals::Listening;
 use slow_reads::SlowReads;
 use timeline::{MarkKind, Owners, Timeline};
@@ -270,16 +271,20 @@ impl Control<'_, '_> {
     fn sample(&mut self) -> tokio::time::Instant {
         let sample = self.look();
         let decision = self.watch.controller.observe(&sample);
+        let held_before_bytes = match decision.change {
+            Some(_) => self.watch.relief.holdings().held_bytes,
+            None => 0,
+        };
         self.record(&sample);
         if !decision.actions.is_empty() {
             self.carry_out(&decision.actions, &sample);
         }
         if let Some(change) = &decision.change {
             self.mode_changes += 1;
-            let after = self
-                .watch
-                .probe
-                .sample(self.began.elapsed(), self.watch.relief.held_bytes());
+            let after = self.watch.probe.sample(
+                self.began.elapsed(),
+                self.watch.relief.holdings().held_bytes,
+            );
             tracing::info!(
                 from = %change.from,
                 to = %change.to,
@@ -288,7 +293,7 @@ impl Control<'_, '_> {
                 resident_after_bytes = after.resident_bytes,
                 anonymous_before_bytes = sample.anonymous_bytes,
                 anonymous_after_bytes = after.anonymous_bytes,
-                held_before_bytes = sample.held_bytes,
+                held_before_bytes,
                 held_after_bytes = after.held_bytes,
                 "mode changed"
             );
@@ -322,18 +327,20 @@ impl Control<'_, '_> {
             || !watch.probe.sees()
             || watch.timeline.is_some()
             || watch.recorder.is_some();
-        let held_bytes = if counts { watch.relief.held_bytes() } else { 0 };
-        let mut sample = watch.probe.sample(at, held_bytes);
+        let holdings = if counts {
+            watch.relief.holdings()
+        } else {
+            Holdings::default()
+        };
+        let mut sample = watch.probe.sample(at, holdings.held_bytes);
+        sample.in_flight_bytes = holdings.in_flight_bytes;
+        sample.idle_bytes = holdings.idle_bytes;
         if let Some(around) = &mut watch.around {
             around.add_to(&mut sample, mode);
         }
         sample.notified = std::mem::take(&mut self.notified);
         let times = &self.progress.read_times;
         sample.slow_reads = self.slow_reads.look(at, || times.counts());
-        if mode > Mode::Normal {
-            sample.in_flight_bytes = watch.relief.in_flight_bytes();
-            sample.idle_bytes = watch.relief.pool.stats().idle_resident_bytes;
-        }
         if let Some(recorder) = &mut watch.recorder {
             recorder.sample(watch.controller.rules(), &sample);
         }
@@ -369,17 +376,7 @@ impl Control<'_, '_> {
         }
         let next = self.sample();
         // Only now: in a group that is far above its limit the kernel makes whoever writes a line wait.
-        for why in &limits.why {
-            tracing::info!("{why}");
-        }
-        if let Some(plan) = plan {
-            tracing::info!(
-                workers = plan.workers,
-                buffer_bytes = plan.buffer_bytes,
-                cache_bytes = plan.cache_bytes,
-                "memory planned anew"
-            );
-        }
+        live::tell(&limits.why, plan.as_ref());
         Some(next)
     }
 

@@ -19,18 +19,18 @@ pub struct Relief<'a> {
     /// What the data plane may use.
     pub limits: &'a Limits,
     /// Workers there are at most, under the limit that rules.
-    pub workers: usize,
+    workers: usize,
     /// The cache of known pieces, where there is one.
     pub known: Option<&'a Fingerprints<'a>>,
     /// What of its bound the cache may use at present.
-    pub cut: Cell<CacheBound>,
+    cut: Cell<CacheBound>,
     /// The database's page cache.
     pub database: &'a Database,
 }
 
 /// How much of its bound the cache of known pieces may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CacheBound {
+enum CacheBound {
     /// All of it.
     #[default]
     Whole,
@@ -38,33 +38,53 @@ pub enum CacheBound {
     Cut(CacheCut),
 }
 
-impl Relief<'_> {
+/// What is held, counted at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Holdings {
     /// Bytes in buffers and in what is kept for reuse or noted beside them.
-    pub(super) fn held_bytes(&self) -> u64 {
-        let stats = self.pool.stats();
-        let noted: u64 = stats
-            .accounts
-            .iter()
-            .map(|account| account.noted_bytes)
-            .sum();
-        stats.held_bytes + stats.idle_resident_bytes + noted
-    }
-
+    pub held_bytes: u64,
     /// What was ordered and is not back yet: the buffers of workers that are to rest when they have
     /// ended their chunk, and what the cache holds above its bound.
-    pub(super) fn in_flight_bytes(&self) -> u64 {
+    pub in_flight_bytes: u64,
+    /// Buffers that are free and could be returned at once.
+    pub idle_bytes: u64,
+}
+
+impl<'a> Relief<'a> {
+    /// What there is to give back, with as many workers as the limits allow now, and nothing cut yet.
+    pub fn new(
+        pool: &'a Pool,
+        limits: &'a Limits,
+        known: Option<&'a Fingerprints<'a>>,
+        database: &'a Database,
+    ) -> Relief<'a> {
+        Relief {
+            pool,
+            limits,
+            workers: limits.workers(),
+            known,
+            cut: Cell::default(),
+            database,
+        }
+    }
+
+    pub(super) fn holdings(&self) -> Holdings {
         let stats = self.pool.stats();
+        let (mut noted, mut fingerprints) = (0, 0);
+        for account in &stats.accounts {
+            noted += account.noted_bytes;
+            if account.name == "fingerprints" {
+                fingerprints += account.noted_bytes;
+            }
+        }
         let above_budget = stats.held_bytes.saturating_sub(stats.budget_bytes);
-        let above_bound = self.known.map_or(0, |known| {
-            let held = stats
-                .accounts
-                .iter()
-                .filter(|account| account.name == "fingerprints")
-                .map(|account| account.noted_bytes)
-                .sum::<u64>();
-            held.saturating_sub(known.limit())
-        });
-        above_budget + above_bound
+        let above_bound =
+            (self.known).map_or(0, |known| fingerprints.saturating_sub(known.limit()));
+        Holdings {
+            held_bytes: stats.held_bytes + stats.idle_resident_bytes + noted,
+            in_flight_bytes: above_budget + above_bound,
+            idle_bytes: stats.idle_resident_bytes,
+        }
     }
 
     /// Has another plan followed, of whose workers this share may work. What is held beyond it comes

@@ -104,6 +104,18 @@ pub struct Rules {
     pub need_bytes: u64,
 }
 
+impl Rules {
+    /// Resident memory is compared with the marks, and nothing else counts.
+    pub fn of_resident(thresholds: Thresholds) -> Self {
+        Self {
+            thresholds,
+            measure: Measure::Rss,
+            dwell: Dwell::default(),
+            need_bytes: 0,
+        }
+    }
+}
+
 /// Turns samples into modes and actions.
 #[derive(Debug)]
 pub struct Controller {

@@ -266,7 +266,7 @@ fn a_new_limit_holds_in_the_middle_of_a_file() {
     configure(&world, "[memory]\nlimit = \"24MiB\"\n");
     run.reload();
     run.logs("limit 24 MiB");
-    run.logs("memory planned anew");
+    run.logs("memory planned");
     run.feed(&content[4 * MIB..8 * MIB]);
 
     configure(&world, "[memory]\nlimit = \"much\"\n");

@@ -7,10 +7,8 @@ use filed::daemon::relief::Relief;
 use filed::daemon::{self, Patience, Watch};
 use filed::heap::Pool;
 use filed::pipeline::{Limits, Progress, Stop};
-use filed::pressure::dwell::Dwell;
 use filed::pressure::level::Thresholds;
 use filed::pressure::mode::Rules;
-use filed::pressure::sample::Measure;
 
 use super::cache::cache;
 use super::many_pieces::{piece, store_of};
@@ -30,20 +28,8 @@ fn crossing_the_threshold_collects_everything_then_the_young_every_ten_chunks() 
     let known = cache(&store, 4 * MIB);
     // Any process has more resident memory than this threshold.
     let thresholds = Thresholds::new(MIB / 2, MIB, 1 << 40, 1 << 41).unwrap();
-    let rules = Rules {
-        thresholds,
-        measure: Measure::Rss,
-        dwell: Dwell::default(),
-        need_bytes: 0,
-    };
-    let relief = Relief {
-        pool: &pool,
-        limits: &limits,
-        workers: limits.workers(),
-        known: Some(&known),
-        cut: Default::default(),
-        database: store.database(),
-    };
+    let rules = Rules::of_resident(thresholds);
+    let relief = Relief::new(&pool, &limits, Some(&known), store.database());
     let watch = Watch {
         idle: Duration::from_secs(3600),
         ..Watch::new(rules, relief)
