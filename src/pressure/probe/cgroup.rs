@@ -64,6 +64,7 @@ pub(super) struct Group {
 }
 
 /// What the files of our cgroups say.
+#[cfg(test)]
 #[derive(Debug, Default)]
 pub struct CgroupLimits {
     /// The least limit of each kind; kinds that are not set are left out.
@@ -74,7 +75,8 @@ pub struct CgroupLimits {
 }
 
 /// Reads the limits of the cgroups this process is in, with `/proc` and `/sys`
-/// below `root`.
+/// below `root`, once: what [`group`](super::group) must find in the files that it keeps open.
+#[cfg(test)]
 pub fn limits(root: &Path) -> CgroupLimits {
     let mut limits = CgroupLimits::default();
     let (groups, problem) = groups(root);
@@ -219,6 +221,7 @@ fn below_mount(path: &[u8]) -> PathBuf {
 }
 
 /// The limit in the file, if it is there and sets one.
+#[cfg(test)]
 fn read_limit(path: &Path, source: LimitSource) -> Result<Option<u64>, ProbeError> {
     let content = match read_start(path, LIMIT_MAX_BYTES) {
         Ok(content) => content,

@@ -88,8 +88,7 @@ impl GroupProbe {
         self.problems.take()
     }
 
-    /// Reads all limits; gives the least of each kind, as
-    /// `probe::cgroup::limits` does.
+    /// Reads all limits; gives the least of each kind.
     pub fn limits(&self) -> Vec<FoundLimit> {
         let mut found = Vec::new();
         for (source, file) in self.groups.iter().flat_map(|group| &group.limits) {
