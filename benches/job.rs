@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use filed::daemon::memory::MemorySeen;
@@ -58,9 +59,12 @@ pub(crate) fn take_in(files: &[PathBuf], store: &Path) -> Result<MemorySeen, Box
     let patience = Patience::Unlimited;
     let run = daemon::run(watch, &stop, &progress, patience, &mut |_| {}, || {
         let report = |_| {};
-        let taken = pipeline::take_in(
-            &store, &pool, walk, &options, &known, &limits, &stop, &progress, &report,
-        );
+        let (feed, bell) = (Box::new(walk), Arc::default());
+        let taken = known.while_serving(|| {
+            pipeline::take_in(
+                &store, &pool, feed, &bell, &options, &known, &limits, &stop, &progress, &report,
+            )
+        });
         taken.map_err(|error| error.to_string())
     })?;
     run.outcome?;

@@ -112,9 +112,20 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
         Patience::Unlimited,
         &mut display,
         || {
-            pipeline::take_in(
-                &store, &pool, walk, &options, &known, &limits, &stop, &progress, &report,
-            )
+            known.while_serving(|| {
+                pipeline::take_in(
+                    &store,
+                    &pool,
+                    Box::new(walk),
+                    &Arc::default(),
+                    &options,
+                    &known,
+                    &limits,
+                    &stop,
+                    &progress,
+                    &report,
+                )
+            })
         },
     )
     .context("start the control loop")?;

@@ -129,12 +129,8 @@ impl Committer<'_> {
     fn report_failed(&self, finished: Finished, error: &StoreError) {
         let name = finished.version.version.name;
         let why = format!("not stored: {}", Chain(error));
-        (self.report)(FileReport::without(
-            Status::Failed,
-            finished.path,
-            Some(name),
-            why,
-        ));
+        let report = FileReport::without(Status::Failed, finished.path, Some(name), why);
+        (self.report)(report.numbered(finished.number));
     }
 }
 
@@ -173,6 +169,7 @@ fn stored(finished: Finished, number: u64) -> FileReport {
         stored_bytes: finished.totals.stored_bytes.load(Ordering::Relaxed),
         digest: Some(version.digest),
         took: finished.opened.elapsed(),
+        number: finished.number,
         ..FileReport::of(Status::Stored, finished.path, Some(version.name))
     }
 }

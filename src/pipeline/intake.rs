@@ -7,24 +7,29 @@
 //! stream's slowest chunk than [`WINDOW_PER_WORKER`] allows: what is in flight is bounded.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::digest::CHUNK_BYTES;
+use super::feed::{Fed, Feed, Tag};
 use super::limits::{Limits, Stop};
 use super::stream::{Origin, Stream};
-use super::walk::{Found, Walk};
+use super::walk::Found;
 
 /// Chunks of one stream between the first that is not complete and the last handed out, for each
 /// worker.
 const WINDOW_PER_WORKER: u64 = 4;
 
-/// Limits and the stop are looked at this often by those who wait; everything else wakes them.
+/// Limits, the stop and a feed that has nothing are looked at this often by those who wait; everything
+/// else wakes them.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// A worker that has waited this long gives its tools back until there is work again.
+const TOOLS_KEPT: Duration = Duration::from_millis(500);
 
 /// What a worker is to do.
 pub(super) enum Task {
-    /// Look at what the walk has found and open it if it is a file. [`Intake::opened`] must follow.
-    Open(Box<Found>),
+    /// Look at what the feed has given and open it if it is a file. [`Intake::opened`] must follow.
+    Open(Box<Found>, Tag),
     /// There is work, but it needs buffers: take them and ask again.
     Equip,
     /// Work on this chunk of the stream.
@@ -43,16 +48,32 @@ pub(super) struct Intake<'run> {
     stop: &'run Stop,
     workers: usize,
     state: Mutex<State>,
-    changed: Condvar,
+    bell: Arc<Bell>,
+}
+
+/// Wakes workers that wait: for a feed that has something again, or a stream with a chunk.
+#[derive(Debug, Default)]
+pub struct Bell(Condvar);
+
+impl Bell {
+    /// Has whoever waits look again. One who was just about to wait may miss it, and looks a tenth of a
+    /// second later.
+    pub fn ring(&self) {
+        self.0.notify_all();
+    }
 }
 
 struct State {
-    /// `None` while a worker walks, and when the walk is over.
-    walk: Option<Walk>,
-    walking: bool,
+    /// `None` while a worker asks it, and when it is over.
+    feed: Option<Box<dyn Feed>>,
+    asking: bool,
+    /// It had nothing when it was last asked.
+    nothing_since: Option<Instant>,
     /// Files between being found and being in `streams`.
     opening: usize,
     streams: Vec<Handout>,
+    /// A handed stream comes before a file at the next choice.
+    handed_first: bool,
     checkpoint: u64,
     /// The run has failed.
     halted: bool,
@@ -62,15 +83,16 @@ struct State {
 struct Handout {
     stream: Arc<Stream>,
     next: u64,
-    /// How many there are; not known yet for standard input.
+    /// How many there are; not known yet of a sequence.
     count: Option<u64>,
-    /// A chunk of standard input is being read.
+    /// A chunk of a sequence is being read.
     reading: bool,
 }
 
 impl<'run> Intake<'run> {
     pub(super) fn new(
-        walk: Walk,
+        feed: Box<dyn Feed>,
+        bell: Arc<Bell>,
         workers: usize,
         limits: &'run Limits,
         stop: &'run Stop,
@@ -80,20 +102,23 @@ impl<'run> Intake<'run> {
             stop,
             workers,
             state: Mutex::new(State {
-                walk: Some(walk),
-                walking: false,
+                feed: Some(feed),
+                asking: false,
+                nothing_since: None,
                 opening: 0,
                 streams: Vec::new(),
+                handed_first: false,
                 checkpoint: 0,
                 halted: false,
             }),
-            changed: Condvar::new(),
+            bell,
         }
     }
 
     /// The next task of `worker`, which has taken part in checkpoint `reported` and has its buffers
     /// or not.
     pub(super) fn next(&self, worker: usize, reported: u64, equipped: bool) -> Task {
+        let since = Instant::now();
         let mut state = self.state();
         loop {
             if self.stop.requested() || state.halted {
@@ -121,11 +146,15 @@ impl<'run> Intake<'run> {
                 let (stream, index) = handout.take();
                 return Task::Chunk(stream, index);
             }
-            if state.opening + state.streams.len() < self.limits.workers().min(self.workers)
-                && let Some(walk) = state.walk.take()
+            let may_ask = state
+                .nothing_since
+                .is_none_or(|since| since.elapsed() >= PATIENCE);
+            if may_ask
+                && state.opening + state.own_streams() < self.limits.workers().min(self.workers)
+                && let Some(feed) = state.feed.take()
             {
-                state = match self.walk_on(state, walk) {
-                    Ok(found) => return Task::Open(Box::new(found)),
+                state = match self.ask(state, feed) {
+                    Ok((found, tag)) => return Task::Open(found, tag),
                     Err(state) => state,
                 };
                 continue;
@@ -133,33 +162,40 @@ impl<'run> Intake<'run> {
             if state.is_over() {
                 return Task::Done;
             }
+            if equipped && since.elapsed() >= TOOLS_KEPT {
+                return Task::Rest;
+            }
             state = self.wait(state);
         }
     }
 
-    /// Takes one step of the walk without keeping others from their chunks.
-    fn walk_on<'a>(
+    /// Asks the feed without keeping others from their chunks.
+    fn ask<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
-        mut walk: Walk,
-    ) -> Result<Found, MutexGuard<'a, State>> {
-        state.walking = true;
+        mut feed: Box<dyn Feed>,
+    ) -> Result<(Box<Found>, Tag), MutexGuard<'a, State>> {
+        state.asking = true;
         state.opening += 1;
         drop(state);
-        let found = walk.next();
+        let fed = feed.next();
         let mut state = self.state();
-        state.walking = false;
-        self.changed.notify_all();
-        match found {
-            Some(found) => {
-                state.walk = Some(walk);
-                Ok(found)
+        state.asking = false;
+        self.bell.ring();
+        state.nothing_since = None;
+        match fed {
+            Fed::Found(found, tag) => {
+                state.feed = Some(feed);
+                return Ok((found, tag));
             }
-            None => {
-                state.opening -= 1;
-                Err(state)
+            Fed::NotYet => {
+                state.feed = Some(feed);
+                state.nothing_since = Some(Instant::now());
             }
+            Fed::Over => {}
         }
+        state.opening -= 1;
+        Err(state)
     }
 
     /// What came of [`Task::Open`]: a stream, unless it failed or needs no reading.
@@ -169,7 +205,7 @@ impl<'run> Intake<'run> {
         if let Some(stream) = stream {
             let count = match &stream.origin {
                 Origin::File(file) => Some(file.size_bytes().div_ceil(CHUNK_BYTES as u64)),
-                Origin::Stdin(_) => None,
+                Origin::Sequence(_) => None,
             };
             state.streams.push(Handout {
                 stream,
@@ -178,10 +214,10 @@ impl<'run> Intake<'run> {
                 reading: false,
             });
         }
-        self.changed.notify_all();
+        self.bell.ring();
     }
 
-    /// A chunk of standard input has been read: the next may be. `ended`: there is none.
+    /// A chunk of a sequence has been read: the next may be. `ended`: there is none.
     pub(super) fn read(&self, stream: &Arc<Stream>, index: u64, ended: bool) {
         let mut state = self.state();
         for handout in &mut state.streams {
@@ -190,13 +226,13 @@ impl<'run> Intake<'run> {
                 handout.count = ended.then_some(index + 1);
             }
         }
-        self.changed.notify_all();
+        self.bell.ring();
     }
 
     /// Ends the run: nobody gets another task.
     pub(super) fn halt(&self) {
         self.state().halted = true;
-        self.changed.notify_all();
+        self.bell.ring();
     }
 
     /// Waits for a while, or until something changes.
@@ -208,7 +244,7 @@ impl<'run> Intake<'run> {
     pub(super) fn wake(&self) {
         // With the lock held, nobody can miss it between looking and waiting.
         drop(self.state());
-        self.changed.notify_all();
+        self.bell.ring();
     }
 
     /// Asks every worker to take part in the next checkpoint; gives its number.
@@ -217,7 +253,7 @@ impl<'run> Intake<'run> {
         state.checkpoint += 1;
         let checkpoint = state.checkpoint;
         drop(state);
-        self.changed.notify_all();
+        self.bell.ring();
         checkpoint
     }
 
@@ -225,14 +261,14 @@ impl<'run> Intake<'run> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let waited = self.changed.wait_timeout(state, PATIENCE);
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let waited = self.bell.0.wait_timeout(state, PATIENCE);
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
 impl Handout {
-    /// Chunks that have not been handed out; no end is in sight for standard input.
+    /// Chunks that have not been handed out; no end is in sight of a sequence.
     fn left(&self) -> u64 {
         let count = self.count.unwrap_or(u64::MAX);
         count.saturating_sub(self.next)
@@ -253,10 +289,18 @@ impl State {
         let may_go_on = |handout: &&mut Handout| {
             handout.left() > 0
                 && !handout.reading
+                && handout.stream.is_ready()
                 && handout.next < handout.stream.completed() + window
         };
         let open = self.streams.iter_mut().filter(may_go_on);
-        open.min_by_key(|handout| handout.left())
+        // Handed streams and files take turns, so that neither waits for the other's end.
+        let handed_first = self.handed_first;
+        let chosen = open.min_by_key(|handout| {
+            let waits = handout.stream.is_handed != handed_first;
+            (waits, handout.left())
+        });
+        self.handed_first = !handed_first;
+        chosen
     }
 
     /// Streams of which every chunk has been handed out need nothing more from here.
@@ -265,8 +309,14 @@ impl State {
             .retain(|handout| handout.left() > 0 && !handout.stream.has_failed());
     }
 
+    /// Streams that take up a place. Handed ones do not: whoever sends them may be slow.
+    fn own_streams(&self) -> usize {
+        let own = |handout: &&Handout| !handout.stream.is_handed;
+        self.streams.iter().filter(own).count()
+    }
+
     fn is_over(&self) -> bool {
-        self.walk.is_none() && !self.walking && self.opening == 0 && self.streams.is_empty()
+        self.feed.is_none() && !self.asking && self.opening == 0 && self.streams.is_empty()
     }
 }
 
@@ -276,7 +326,6 @@ mod tests {
     use super::super::source::FileSource;
     use super::*;
     use crate::store::FileName;
-    use std::time::Instant;
 
     fn handout(count: u64) -> Handout {
         let source = FileSource::open(std::path::Path::new("Cargo.toml")).unwrap();
@@ -299,10 +348,12 @@ mod tests {
     #[test]
     fn a_small_file_does_not_wait_for_a_large_one_that_was_opened_before() {
         let mut state = State {
-            walk: None,
-            walking: false,
+            feed: None,
+            asking: false,
+            nothing_since: None,
             opening: 0,
             streams: vec![handout(1000), handout(1)],
+            handed_first: false,
             checkpoint: 0,
             halted: false,
         };

@@ -34,6 +34,8 @@ pub(super) struct Finished {
     pub path: std::path::PathBuf,
     /// When it was opened.
     pub opened: Instant,
+    /// The number that the feed gave it.
+    pub number: u64,
     /// Its share in packs, complete when the checkpoint is.
     pub totals: Arc<StreamTotals>,
 }

@@ -29,8 +29,10 @@ mod claims;
 mod commit;
 mod compress;
 pub mod digest;
+mod feed;
 pub mod fingerprints;
 mod found_cached;
+mod handed;
 mod intake;
 mod ledger;
 mod limits;
@@ -50,6 +52,9 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use digest::CHUNK_BYTES;
+pub use feed::{Fed, Feed, Tag};
+pub use handed::{Giving, Refused, Taking, handing};
+pub use intake::Bell;
 pub use limits::{Limits, Reading, Stop};
 pub use report::{FileReport, Progress, Status};
 pub use times::{TimeCounts, Times};
@@ -98,7 +103,8 @@ pub fn method(chunking: &Chunking, root: &Path) -> Result<Method, StoreError> {
     }
 }
 
-/// Takes in everything that `walk` finds. Every file gets a report, on whatever thread knows it; a
+/// Takes in everything that `feed` gives. `bell` is for whoever has something for workers that wait.
+/// The cache `known` must be [serving](Fingerprints::while_serving). Every file gets a report, on whatever thread knows it; a
 /// file is reported as stored only when it is durable.
 ///
 /// # Errors
@@ -112,7 +118,8 @@ pub fn method(chunking: &Chunking, root: &Path) -> Result<Method, StoreError> {
 pub fn take_in(
     store: &Store,
     pool: &Pool,
-    walk: Walk,
+    feed: Box<dyn Feed>,
+    bell: &Arc<Bell>,
     options: &Options,
     known: &Fingerprints<'_>,
     limits: &Limits,
@@ -125,7 +132,7 @@ pub fn take_in(
         Progress::add(&progress.files, 1);
         report(file);
     };
-    let intake = Intake::new(walk, options.workers, limits, stop);
+    let intake = Intake::new(feed, Arc::clone(bell), options.workers, limits, stop);
     let ledger = Ledger::new(options.workers);
     let claims = Claims::default();
     let crew = Crew {
@@ -153,18 +160,16 @@ pub fn take_in(
         intake: &intake,
         report,
     };
-    let outcome = known.while_serving(|| {
-        std::thread::scope(|scope| {
-            for number in 0..options.workers {
-                let crew = &crew;
-                scope.spawn(move || Worker::new(crew, number).run());
-            }
-            let outcome = committer.run();
-            if outcome.is_err() {
-                intake.halt();
-            }
-            outcome
-        })
+    let outcome = std::thread::scope(|scope| {
+        for number in 0..options.workers {
+            let crew = &crew;
+            scope.spawn(move || Worker::new(crew, number).run());
+        }
+        let outcome = committer.run();
+        if outcome.is_err() {
+            intake.halt();
+        }
+        outcome
     });
     let why = match &outcome {
         Err(error) => format!("not stored: {}", commit::Chain(error)),
@@ -172,12 +177,8 @@ pub fn take_in(
     };
     for finished in ledger.take(u64::MAX).1 {
         let name = Some(finished.version.version.name);
-        report(FileReport::without(
-            Status::Failed,
-            finished.path,
-            name,
-            why.clone(),
-        ));
+        let failed = FileReport::without(Status::Failed, finished.path, name, why.clone());
+        report(failed.numbered(finished.number));
     }
     for stream in crew
         .live
@@ -186,7 +187,8 @@ pub fn take_in(
         .drain(..)
     {
         let (path, name) = (stream.path.clone(), Some(stream.name.clone()));
-        report(FileReport::without(Status::Failed, path, name, why.clone()));
+        let failed = FileReport::without(Status::Failed, path, name, why.clone());
+        report(failed.numbered(stream.tag.number));
     }
     outcome
 }

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::feed::Tag;
 use super::now_ns;
 use super::report::{FileReport, Progress, Status};
 use super::source::{FileSource, ReadError, metadata_of};
-use super::stream::{Origin, StdinState, Stream};
+use super::stream::{Origin, Sequence, SequenceState, Stream};
 use super::walk::Found;
 use super::worker::Crew;
 use crate::store::catalog::{Identity, VersionRow};
@@ -21,36 +22,40 @@ use crate::store::{FileName, StoreError};
 const CLOCK_TICK_NS: i64 = 5_000_000;
 
 /// Opens what was found; `None` if it needs no reading, which has then been reported.
-pub(super) fn open(crew: &Crew<'_>, found: Found) -> Result<Option<Arc<Stream>>, StoreError> {
+pub(super) fn open(
+    crew: &Crew<'_>,
+    found: Found,
+    tag: Tag,
+) -> Result<Option<Arc<Stream>>, StoreError> {
     let opened = Instant::now();
+    let report = |report: FileReport| (crew.report)(report.numbered(tag.number));
     let (path, name, origin) = match found {
         Found::Skipped { path, why } => {
             let name = FileName::new(path.as_os_str().as_bytes()).ok();
-            (crew.report)(FileReport::without(Status::Skipped, path, name, why));
+            report(FileReport::without(Status::Skipped, path, name, why));
             return Ok(None);
         }
         Found::Failed { path, why } => {
             let name = FileName::new(path.as_os_str().as_bytes()).ok();
-            (crew.report)(FileReport::without(Status::Failed, path, name, why));
+            report(FileReport::without(Status::Failed, path, name, why));
             return Ok(None);
         }
         Found::Stdin { name } => {
             let path = PathBuf::from("-");
             match std::io::stdin().as_fd().try_clone_to_owned() {
                 Ok(input) => {
-                    let state = StdinState {
-                        input: File::from(input),
-                        before: Vec::with_capacity(Stream::CONTEXT),
-                    };
-                    (path, name, Origin::Stdin(Mutex::new(state)))
+                    let input = Sequence::Stdin(File::from(input));
+                    (path, name, sequence(input))
                 }
                 Err(error) => {
                     let why = error.to_string();
-                    let report = FileReport::without(Status::Failed, path, Some(name), why);
-                    (crew.report)(report);
+                    report(FileReport::without(Status::Failed, path, Some(name), why));
                     return Ok(None);
                 }
             }
+        }
+        Found::Handed { name, taking } => {
+            (PathBuf::from("-"), name, sequence(Sequence::Handed(taking)))
         }
         Found::File {
             path,
@@ -58,7 +63,7 @@ pub(super) fn open(crew: &Crew<'_>, found: Found) -> Result<Option<Arc<Stream>>,
             metadata,
         } => {
             let failed = |path, name, why: String| {
-                (crew.report)(FileReport::without(Status::Failed, path, name, why));
+                report(FileReport::without(Status::Failed, path, name, why));
                 Ok(None)
             };
             let name = match name.map_or_else(|| FileName::new(path.as_os_str().as_bytes()), Ok) {
@@ -70,7 +75,7 @@ pub(super) fn open(crew: &Crew<'_>, found: Found) -> Result<Option<Arc<Stream>>,
                 && is_unchanged(&row, &metadata)
             {
                 Progress::add(&crew.progress.done_bytes, row.size_bytes);
-                (crew.report)(FileReport {
+                report(FileReport {
                     version: Some(row.number),
                     size_bytes: row.size_bytes,
                     digest: Some(row.digest),
@@ -90,10 +95,18 @@ pub(super) fn open(crew: &Crew<'_>, found: Found) -> Result<Option<Arc<Stream>>,
     };
     let mut stream = Stream::new(path, name, origin, &crew.method, opened, now_ns());
     stream.round = crew.limits.round();
+    stream.tag = tag;
     let stream = Arc::new(stream);
     let mut live = crew.live.lock().unwrap_or_else(PoisonError::into_inner);
     live.push(Arc::clone(&stream));
     Ok(Some(stream))
+}
+
+fn sequence(input: Sequence) -> Origin {
+    Origin::Sequence(Mutex::new(SequenceState {
+        input,
+        before: Vec::with_capacity(Stream::CONTEXT),
+    }))
 }
 
 /// Whether the file is certainly what this version was read from.

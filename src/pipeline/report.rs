@@ -25,7 +25,7 @@ pub enum Status {
 pub struct FileReport {
     /// What became of it.
     pub status: Status,
-    /// The path as it was opened; `-` for standard input.
+    /// The path as it was opened; `-` for a stream.
     pub path: PathBuf,
     /// Its name in the store, if it can have one.
     pub name: Option<FileName>,
@@ -49,6 +49,8 @@ pub struct FileReport {
     pub took: Duration,
     /// Why it failed or was skipped.
     pub error: Option<String>,
+    /// The number that the feed gave it; 0 if none.
+    pub number: u64,
 }
 
 impl FileReport {
@@ -68,7 +70,13 @@ impl FileReport {
             digest: None,
             took: Duration::ZERO,
             error: None,
+            number: 0,
         }
+    }
+
+    /// The same, with the number that the feed gave it.
+    pub(super) fn numbered(self, number: u64) -> FileReport {
+        FileReport { number, ..self }
     }
 
     /// A report of a file that was skipped or failed.

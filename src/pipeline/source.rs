@@ -56,6 +56,10 @@ pub(super) enum ReadError {
     Changed,
     #[error("it does not fit into the memory limit: raise memory.limit or lower pipeline.workers")]
     DoesNotFit,
+    #[error("whoever sent it went away before its end: nothing of it is stored")]
+    BrokenOff,
+    #[error("cancelled while it was read: nothing of it is stored")]
+    Cancelled,
     #[error("stopped")]
     Stopped,
     #[error(transparent)]

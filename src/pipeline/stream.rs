@@ -15,6 +15,8 @@ use std::time::Instant;
 
 use super::chunker::{CONTEXT_BYTES, Cutter, Method};
 use super::digest::{ChunkDigest, FileDigest};
+use super::feed::Tag;
+use super::handed::Taking;
 use super::source::FileSource;
 use crate::store::manifest::{Amounts, Metadata, RunsWriter};
 use crate::store::{FileName, PiecePlace, RecordPlace};
@@ -23,16 +25,24 @@ use crate::store::{FileName, PiecePlace, RecordPlace};
 pub(super) enum Origin {
     /// A regular file.
     File(FileSource),
-    /// Standard input: read in order, by one worker at a time, and its length is known at its end.
-    Stdin(Mutex<StdinState>),
+    /// Read in order, by one worker at a time, and its length is known at its end.
+    Sequence(Mutex<SequenceState>),
 }
 
-/// Standard input and the last bytes read from it.
-pub(super) struct StdinState {
-    /// Standard input.
-    pub input: std::fs::File,
+/// What is read in order, and the last bytes read from it.
+pub(super) struct SequenceState {
+    /// Where it comes from.
+    pub input: Sequence,
     /// The last [`CONTEXT_BYTES`] bytes of the chunk before.
     pub before: Vec<u8>,
+}
+
+/// Something that is read in order.
+pub(super) enum Sequence {
+    /// Standard input, whose reader waits for more.
+    Stdin(std::fs::File),
+    /// What another thread hands in; read only when a chunk of it is there.
+    Handed(Taking),
 }
 
 /// A file on its way through.
@@ -43,7 +53,7 @@ pub(super) struct Stream {
     pub name: FileName,
     /// Where its bytes come from.
     pub origin: Origin,
-    /// What the file system said; `None` for standard input.
+    /// What the file system said; `None` for a stream.
     pub metadata: Option<Metadata>,
     /// When it was opened.
     pub opened: Instant,
@@ -53,6 +63,10 @@ pub(super) struct Stream {
     pub totals: Arc<StreamTotals>,
     /// The round of [`Limits`](super::Limits) in which it was opened.
     pub round: u64,
+    /// What its feed knows it by.
+    pub tag: Tag,
+    /// Whether it comes from somebody who may be slow, so that others are not to wait for it.
+    pub is_handed: bool,
     failed: AtomicBool,
     cutting: Mutex<Cutting>,
     turn: Condvar,
@@ -130,9 +144,14 @@ impl Stream {
         opened: Instant,
         read_at_ns: i64,
     ) -> Stream {
+        let mut is_handed = false;
         let metadata = match &origin {
             Origin::File(file) => Some(file.metadata()),
-            Origin::Stdin(_) => None,
+            Origin::Sequence(state) => {
+                let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                is_handed = matches!(state.input, Sequence::Handed(_));
+                None
+            }
         };
         Stream {
             path,
@@ -143,6 +162,8 @@ impl Stream {
             read_at_ns,
             totals: Arc::default(),
             round: 0,
+            tag: Tag::default(),
+            is_handed,
             failed: AtomicBool::new(false),
             cutting: Mutex::new(Cutting {
                 next: 0,
@@ -178,6 +199,18 @@ impl Stream {
     /// Whether there is nothing to read, so that no chunk will ever be handed out.
     pub(super) fn is_empty_file(&self) -> bool {
         matches!(&self.origin, Origin::File(file) if file.size_bytes() == 0)
+    }
+
+    /// Whether its next chunk can be read without waiting for whoever sends it.
+    pub(super) fn is_ready(&self) -> bool {
+        let Origin::Sequence(state) = &self.origin else {
+            return true;
+        };
+        // Locked, it is being read, and nobody else may read it.
+        state.try_lock().is_ok_and(|state| match &state.input {
+            Sequence::Stdin(_) => true,
+            Sequence::Handed(taking) => taking.is_ready(),
+        })
     }
 
     /// Whether somebody failed on it: then nobody needs to go on.

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Dir, Mode, OFlags};
 
+use super::handed::Taking;
 use crate::store::FileName;
 
 /// Names of one folder kept in memory at a time.
@@ -56,6 +57,13 @@ pub enum Found {
     Stdin {
         /// The name to store it under.
         name: FileName,
+    },
+    /// A stream that another thread hands in.
+    Handed {
+        /// The name to store it under.
+        name: FileName,
+        /// Its chunks.
+        taking: Taking,
     },
     /// Something that filed does not store.
     Skipped {
@@ -267,7 +275,7 @@ mod tests {
                     Found::File { path, .. } => ("", path),
                     Found::Skipped { path, .. } => ("skipped ", path),
                     Found::Failed { path, .. } => ("failed ", path),
-                    Found::Stdin { .. } => ("stdin", PathBuf::new()),
+                    Found::Stdin { .. } | Found::Handed { .. } => ("stream", PathBuf::new()),
                 };
                 let path = path.strip_prefix(root).unwrap_or(&path);
                 format!("{mark}{}", path.display())

@@ -20,7 +20,7 @@ use super::ledger::{Deposit, Finished, Ledger};
 use super::limits::{Limits, Stop};
 use super::report::{FileReport, Progress, Status};
 use super::source::{DIRECT_BYTES, Extent, ReadError, read_stream};
-use super::stream::{Assembly, ChunkDone, Item, Origin, Stream};
+use super::stream::{Assembly, ChunkDone, Item, Origin, Sequence, Stream};
 use super::{Options, now_ns};
 use crate::heap::{Account, Buffer, Noted, TakeError, held_by};
 use crate::store::catalog::NewVersion;
@@ -206,8 +206,8 @@ impl<'run> Worker<'run> {
                 .intake
                 .next(self.number, self.checkpoint, self.tools.is_some())
             {
-                Task::Open(found) => {
-                    let outcome = super::open::open(crew, *found);
+                Task::Open(found, tag) => {
+                    let outcome = super::open::open(crew, *found, tag);
                     let stream = outcome.as_ref().ok().cloned().flatten();
                     crew.intake
                         .opened(stream.filter(|stream| !stream.is_empty_file()));
@@ -283,7 +283,7 @@ impl<'run> Worker<'run> {
         let began = Instant::now();
         let outcome = self.process_chunk(stream, index);
         self.crew.progress.chunk_times.add(began.elapsed());
-        if let Origin::Stdin(_) = stream.origin
+        if let Origin::Sequence(_) = stream.origin
             && outcome.is_err()
         {
             self.crew.intake.read(stream, index, true);
@@ -301,6 +301,9 @@ impl<'run> Worker<'run> {
     fn process_chunk(&mut self, stream: &Arc<Stream>, index: u64) -> Result<(), ChunkError> {
         if stream.has_failed() {
             return Err(ChunkError::Abandoned);
+        }
+        if stream.tag.is_stopped() {
+            return Err(ReadError::Cancelled.into());
         }
         if stream.round < self.crew.limits.round() {
             return Err(ReadError::DoesNotFit.into());
@@ -397,12 +400,15 @@ impl<'run> Worker<'run> {
                 file.read_chunk(offset, room, self.crew.limits.reading(), extents)?;
                 Ok((length, last))
             }
-            Origin::Stdin(state) => {
+            Origin::Sequence(state) => {
                 let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
                 let context = state.before.len();
                 tools.chunk[head - context..head].copy_from_slice(&state.before);
                 let room = &mut tools.chunk[head..head + CHUNK_BYTES];
-                let length = read_stream(&mut state.input, room, self.crew.stop)?;
+                let length = match &mut state.input {
+                    Sequence::Stdin(input) => read_stream(input, room, self.crew.stop)?,
+                    Sequence::Handed(taking) => taking.take(room)?,
+                };
                 let last = length < CHUNK_BYTES;
                 state.before.clear();
                 let tail = &room[length.saturating_sub(Stream::CONTEXT)..length];
@@ -680,6 +686,7 @@ impl<'run> Worker<'run> {
             durable_at,
             path: stream.path.clone(),
             opened: stream.opened,
+            number: stream.tag.number,
             totals: Arc::clone(&stream.totals),
         };
         self.crew.ledger.finish(finished, Instant::now());
@@ -819,12 +826,8 @@ impl Crew<'_> {
         self.retire(stream);
         self.intake.wake();
         let (path, name) = (stream.path.clone(), Some(stream.name.clone()));
-        (self.report)(FileReport::without(
-            Status::Failed,
-            path,
-            name,
-            error.to_string(),
-        ));
+        let report = FileReport::without(Status::Failed, path, name, error.to_string());
+        (self.report)(report.numbered(stream.tag.number));
     }
 
     /// Takes a stream off the list of those being worked on.

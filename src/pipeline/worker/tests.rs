@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::super::chunker::{ContentParams, CutEnd, Cutter, ExtentEnd, Method, scan};
 use super::super::source::Extent;
-use super::super::stream::{Origin, StdinState, Stream};
+use super::super::stream::{Origin, Sequence, SequenceState, Stream};
 use super::{Plan, Step, head_bytes};
 use crate::store::FileName;
 
@@ -45,14 +45,14 @@ impl Sample {
 
 fn stream(method: &Method) -> Stream {
     let input = tempfile::tempfile().expect("a file to read from");
-    let state = StdinState {
-        input,
+    let state = SequenceState {
+        input: Sequence::Stdin(input),
         before: Vec::new(),
     };
     Stream::new(
         PathBuf::from("-"),
         FileName::new("sample").expect("a name"),
-        Origin::Stdin(Mutex::new(state)),
+        Origin::Sequence(Mutex::new(state)),
         method,
         Instant::now(),
         0,
