@@ -92,6 +92,10 @@ fn of_store(error: &StoreError) -> (Exit, Option<&'static str>) {
         StoreError::NotAStore { .. } => {
             (Exit::Failed, Some("give --store a new or an empty folder"))
         }
+        StoreError::Served { .. } => (
+            Exit::InUse,
+            Some("one service is enough for a store; `filed status` shows it"),
+        ),
         StoreError::InUse { .. } => (Exit::InUse, Some("try again when it has finished")),
         StoreError::Newer { .. } => (
             Exit::Failed,

@@ -72,6 +72,10 @@ impl Control<'_, '_> {
         relief.carry_out(action, Instant::now());
         match what {
             MarkKind::Collection | MarkKind::CacheShrunk => {
+                if let Some(attached) = &self.watch.service {
+                    // What the cache's thread frees shows in its heap's counters.
+                    attached.service.board.mark(&what, 0);
+                }
                 if self.watch.timeline.is_some() && relief.known.is_some() {
                     self.ordered.push(Ordered {
                         mark: Mark {

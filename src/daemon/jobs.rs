@@ -6,9 +6,9 @@
 //! ended is queued again; taking a file in twice is harmless, for its pieces are known then.
 //!
 //! ```text
-//!             submit              next                     end
+//!             submit              begun                    ended
 //!   (nothing) ──────> queued ──────────────> running ──────────────> stored, failed
-//!                       ^  <── cancel: failed    │ end: again later      │
+//!                       ^  <── cancel: failed    │ ended: again later    │
 //!                       └────────────────────────┴──── recover, retry ───┘
 //! ```
 
@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS job (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS job_queue ON job (priority DESC, id) WHERE state = 0;
 CREATE UNIQUE INDEX IF NOT EXISTS job_open ON job (path) WHERE state < 2;
+CREATE INDEX IF NOT EXISTS job_state ON job (state);
 CREATE INDEX IF NOT EXISTS job_ended ON job (ended_ns) WHERE state >= 2;
 ";
 
@@ -166,6 +167,27 @@ pub enum End {
     Stopped,
 }
 
+/// Something that happened to a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An attempt began.
+    Begun {
+        /// The job.
+        id: JobId,
+        /// Nanoseconds since 1970.
+        at_ns: i64,
+    },
+    /// It ended.
+    Ended {
+        /// The job.
+        id: JobId,
+        /// How.
+        end: End,
+        /// Nanoseconds since 1970.
+        at_ns: i64,
+    },
+}
+
 /// How many jobs there are in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
@@ -185,21 +207,37 @@ pub struct Jobs<'a> {
 }
 
 impl<'a> Jobs<'a> {
-    /// Opens the table, making it if it is not there. What was running is queued again: whoever ran it is
-    /// gone, since only one service uses a store.
+    /// Opens the table, making it if it is not there. What was running is queued again, for whoever ran it
+    /// is gone, since only one service uses a store; unless it has been tried `attempts` times: then it
+    /// may be what ended them.
     ///
     /// # Errors
     ///
     /// When the database cannot be read or written, as in every function here.
-    pub fn open(database: &'a Database) -> Result<Jobs<'a>, StoreError> {
+    pub fn open(
+        database: &'a Database,
+        attempts: u32,
+        now_ns: i64,
+    ) -> Result<Jobs<'a>, StoreError> {
         database.change("open the jobs", |change| {
             change.execute_batch(SCHEMA)?;
+            change.execute(
+                "UPDATE job SET state = 3, ended_ns = ?2, reason = 'filed ended while it worked on it, '
+                                || attempts || ' times'
+                 WHERE state = 1 AND attempts >= ?1",
+                params![attempts, now_ns],
+            )?;
             change.execute(
                 "UPDATE job SET state = 0, started_ns = NULL WHERE state = 1",
                 [],
             )
         })?;
         Ok(Jobs { database })
+    }
+
+    /// The jobs of a database in which the table has been opened.
+    pub fn of(database: &'a Database) -> Jobs<'a> {
+        Jobs { database }
     }
 
     /// Accepts jobs, all in one commit, until so many are queued or running.
@@ -236,18 +274,16 @@ impl<'a> Jobs<'a> {
         })
     }
 
-    /// The job whose turn it is, now running; `None` if there is none that is due.
-    pub fn next(&self, now_ns: i64) -> Result<Option<Job>, StoreError> {
-        self.database.change("begin a job", |change| {
-            change
+    /// Up to `most` queued jobs that are due, in the order of their turns.
+    pub fn due(&self, now_ns: i64, most: u32) -> Result<Vec<Job>, StoreError> {
+        self.database.ask("look for jobs", |connection| {
+            connection
                 .prepare_cached(&format!(
-                    "UPDATE job SET state = 1, started_ns = ?1, attempts = attempts + 1
-                     WHERE id = (SELECT id FROM job WHERE state = 0 AND due_ns <= ?1
-                                 ORDER BY priority DESC, id LIMIT 1)
-                     RETURNING {COLUMNS}"
+                    "SELECT {COLUMNS} FROM job WHERE state = 0 AND due_ns <= ?1
+                     ORDER BY priority DESC, id LIMIT ?2"
                 ))?
-                .query_row([now_ns], read)
-                .optional()
+                .query_map(params![now_ns, most], read)?
+                .collect()
         })
     }
 
@@ -260,41 +296,25 @@ impl<'a> Jobs<'a> {
         })
     }
 
-    /// Ends an attempt of a running job.
-    pub fn end(&self, id: JobId, end: &End, now_ns: i64) -> Result<(), StoreError> {
-        self.database.change("end a job", |change| {
-            match end {
-                End::Stored(outcome) => change.execute(
-                    "UPDATE job SET state = 2, ended_ns = ?2, reason = NULL, size = ?3,
-                                    new_bytes = ?4, stored_bytes = ?5, version = ?6
-                     WHERE id = ?1 AND state = 1",
-                    params![
-                        id,
-                        now_ns,
-                        outcome.size_bytes as i64,
-                        outcome.new_bytes as i64,
-                        outcome.stored_bytes as i64,
-                        outcome.version.map(|version| version as i64)
-                    ],
-                ),
-                End::Failed(reason) => change.execute(
-                    "UPDATE job SET state = 3, ended_ns = ?2, reason = ?3
-                     WHERE id = ?1 AND state = 1",
-                    params![id, now_ns, reason],
-                ),
-                End::Again { reason, due_ns } => change.execute(
-                    "UPDATE job SET state = 0, due_ns = ?2, reason = ?3
-                     WHERE id = ?1 AND state = 1",
-                    params![id, due_ns, reason],
-                ),
-                End::Stopped => change.execute(
-                    "UPDATE job SET state = 0, started_ns = NULL, attempts = attempts - 1
-                     WHERE id = ?1 AND state = 1",
-                    [id],
-                ),
-            }
-            .map(drop)
-        })
+    /// Writes down what has happened, in its order, all in one commit.
+    pub fn record(&self, events: &[Event]) -> Result<(), StoreError> {
+        self.database
+            .change("write down what became of jobs", |change| {
+                for event in events {
+                    match event {
+                        Event::Begun { id, at_ns } => {
+                            change
+                            .prepare_cached(
+                                "UPDATE job SET state = 1, started_ns = ?2, attempts = attempts + 1
+                                 WHERE id = ?1 AND state = 0",
+                            )?
+                            .execute(params![id, at_ns])?;
+                        }
+                        Event::Ended { id, end, at_ns } => record_end(change, *id, end, *at_ns)?,
+                    }
+                }
+                Ok(())
+            })
     }
 
     /// Gives up a job that is still queued; whether it was.
@@ -309,14 +329,15 @@ impl<'a> Jobs<'a> {
         })
     }
 
-    /// Queues a failed job again, from its first attempt; whether it had failed. One whose path has
-    /// another job by now stays as it is.
+    /// Queues a failed job again, or has one that waits for its next attempt wait no longer; it begins with
+    /// its first attempt. Whether it was one of these. One whose path has another job by now stays as it
+    /// is.
     pub fn retry(&self, id: JobId, now_ns: i64) -> Result<bool, StoreError> {
         self.database.change("retry a job", |change| {
             let retried = change.execute(
                 "UPDATE OR IGNORE job SET state = 0, due_ns = ?2, attempts = 0, ended_ns = NULL,
                                           started_ns = NULL
-                 WHERE id = ?1 AND state = 3",
+                 WHERE id = ?1 AND (state = 3 OR state = 0 AND due_ns > ?2)",
                 params![id, now_ns],
             )?;
             Ok(retried > 0)
@@ -386,6 +407,42 @@ impl<'a> Jobs<'a> {
             Ok((old + beyond) as u64)
         })
     }
+}
+
+fn record_end(change: &Connection, id: JobId, end: &End, now_ns: i64) -> rusqlite::Result<()> {
+    match end {
+        End::Stored(outcome) => change
+            .prepare_cached(
+                "UPDATE job SET state = 2, ended_ns = ?2, reason = NULL, size = ?3,
+                                new_bytes = ?4, stored_bytes = ?5, version = ?6
+                 WHERE id = ?1 AND state = 1",
+            )?
+            .execute(params![
+                id,
+                now_ns,
+                outcome.size_bytes as i64,
+                outcome.new_bytes as i64,
+                outcome.stored_bytes as i64,
+                outcome.version.map(|version| version as i64)
+            ]),
+        End::Failed(reason) => change
+            .prepare_cached(
+                "UPDATE job SET state = 3, ended_ns = ?2, reason = ?3 WHERE id = ?1 AND state = 1",
+            )?
+            .execute(params![id, now_ns, reason]),
+        End::Again { reason, due_ns } => change
+            .prepare_cached(
+                "UPDATE job SET state = 0, due_ns = ?2, reason = ?3 WHERE id = ?1 AND state = 1",
+            )?
+            .execute(params![id, due_ns, reason]),
+        End::Stopped => change
+            .prepare_cached(
+                "UPDATE job SET state = 0, started_ns = NULL, attempts = attempts - 1
+                 WHERE id = ?1 AND state = 1",
+            )?
+            .execute([id]),
+    }
+    .map(drop)
 }
 
 fn count(connection: &Connection, condition: &'static str) -> rusqlite::Result<u64> {

@@ -107,6 +107,13 @@ impl<'a> LiveLimits<'a> {
         }
     }
 
+    /// Wants something else from now on; what applies then.
+    pub(super) fn set(&mut self, wanted: Wanted, wish: Wish, group: &GroupProbe) -> Applied {
+        self.wanted = wanted;
+        self.wish = Some(wish);
+        self.apply(group)
+    }
+
     fn apply(&self, group: &GroupProbe) -> Applied {
         let limits = self.limits(group);
         let plan = self.wish.as_ref().map(|wish| {

@@ -22,6 +22,7 @@ pub mod pushes;
 mod record;
 pub mod recorder;
 pub mod relief;
+pub mod service;
 mod signals;
 mod slow_reads;
 pub mod timeline;
@@ -47,6 +48,7 @@ use memory::{MemoryProbe, MemorySeen};
 use pushes::{Push, Pushes};
 use recorder::Recorder;
 use relief::{Holdings, Relief};
+use service::control::Attached;
 use signals::Listening;
 use slow_reads::SlowReads;
 use timeline::{MarkKind, Owners, Timeline};
@@ -91,6 +93,8 @@ pub struct Watch<'a> {
     pub timeline: Option<Timeline>,
     /// Where samples are written to be replayed, if they are.
     pub recorder: Option<Recorder>,
+    /// The service, if the work is one.
+    pub service: Option<Attached<'a>>,
 }
 
 impl<'a> Watch<'a> {
@@ -108,6 +112,7 @@ impl<'a> Watch<'a> {
             live: None,
             timeline: None,
             recorder: None,
+            service: None,
         }
     }
 }
@@ -154,7 +159,10 @@ pub fn run<T: Send>(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
-    let (listening, signals) = signals::listen()?;
+    let (listening, signals) = signals::listen(match watch.service {
+        Some(_) => service::control::SIGNALS,
+        None => &[],
+    })?;
     let began = Instant::now();
     watch.probe.start();
     let (ended, end) = oneshot::channel::<()>();
@@ -179,6 +187,8 @@ pub fn run<T: Send>(
             slow_reads: SlowReads::default(),
             notified: false,
             listening: &listening,
+            looked_at_limits: began,
+            returned_idle: began,
         };
         let (mode_changes, signal) = runtime.block_on(control.until(end, signals));
         let outcome = worker.join().unwrap_or_else(|panic| resume_unwind(panic));
@@ -214,6 +224,10 @@ struct Control<'loop_, 'watch> {
     /// Somebody asked for memory since the last sample.
     notified: bool,
     listening: &'loop_ Listening,
+    /// When limits were last looked at.
+    looked_at_limits: Instant,
+    /// When idle buffers were last given back.
+    returned_idle: Instant,
 }
 
 impl Control<'_, '_> {
@@ -225,32 +239,32 @@ impl Control<'_, '_> {
         let mut display = interval(self.watch.display_every);
         display.set_missed_tick_behavior(MissedTickBehavior::Delay);
         display.tick().await;
-        let mut idle = interval(self.watch.idle.max(Duration::from_millis(500)));
-        idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut points = interval(record::POINT_EVERY);
         points.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let recorded = self.watch.timeline.is_some();
-        let mut limits = interval(LIMITS_EVERY);
-        limits.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Kept until the end: dropping the first ends the second.
         let (_pushes, mut pushed) = self.watch.pushes.take().unzip();
+        let mut orders = self.watch.service.as_mut().and_then(Attached::take_orders);
         let mut next_sample = tokio::time::Instant::now();
         let mut give_up_at: Option<tokio::time::Instant> = None;
         loop {
             tokio::select! {
                 _ = &mut end => return (self.mode_changes, self.signal),
-                () = sleep_until(next_sample) => next_sample = self.sample(),
+                () = sleep_until(next_sample) => next_sample = self.turn(),
                 push = next_push(&mut pushed) => {
                     self.hear(push);
                     next_sample = self.sample();
                 }
-                _ = limits.tick() => {
-                    next_sample = self.check_limits().unwrap_or(next_sample);
-                }
                 _ = points.tick(), if recorded => self.record_now(),
                 _ = display.tick() => self.show(),
-                _ = idle.tick() => self.return_idle(),
+                order = service::control::next_order(&mut orders) => {
+                    next_sample = self.obey(order).unwrap_or(next_sample);
+                }
                 Some(signal) = signals.recv() => {
+                    if self.watch.service.is_some() {
+                        next_sample = self.serve_signal(signal).unwrap_or(next_sample);
+                        continue;
+                    }
                     if self.listening.is_reload(signal) {
                         next_sample = self.reload().unwrap_or(next_sample);
                         continue;
@@ -267,6 +281,25 @@ impl Control<'_, '_> {
         }
     }
 
+    /// What is done each time the loop comes round by itself: one timer for all of it, so that a process
+    /// that has nothing to do wakes up no more often than its memory is looked at.
+    fn turn(&mut self) -> tokio::time::Instant {
+        let now = Instant::now();
+        if now.duration_since(self.looked_at_limits) >= LIMITS_EVERY {
+            self.looked_at_limits = now;
+            if let Some(next) = self.check_limits() {
+                return next;
+            }
+        }
+        let idle = self.watch.idle.max(Duration::from_millis(500));
+        if now.duration_since(self.returned_idle) >= idle {
+            self.returned_idle = now;
+            self.return_idle();
+        }
+        let next = self.sample();
+        self.tend_service(now, next)
+    }
+
     /// Takes a sample, has it judged, carries out what follows; gives when the next one is due.
     fn sample(&mut self) -> tokio::time::Instant {
         let sample = self.look();
@@ -276,6 +309,13 @@ impl Control<'_, '_> {
             None => 0,
         };
         self.record(&sample);
+        if let Some(attached) = &self.watch.service {
+            attached.service.board.write(|shown| {
+                shown.level = decision.level;
+                shown.resident_bytes = sample.resident_bytes;
+                shown.anonymous_bytes = sample.anonymous_bytes;
+            });
+        }
         if !decision.actions.is_empty() {
             self.carry_out(&decision.actions, &sample);
         }
@@ -364,6 +404,13 @@ impl Control<'_, '_> {
     /// Has what changed apply, and looks at once what that means; gives when to look next.
     fn apply(&mut self, applied: Option<Applied>) -> Option<tokio::time::Instant> {
         let Applied { limits, plan } = applied?;
+        if let Some(attached) = &self.watch.service {
+            attached.service.board.write(|shown| {
+                shown.thresholds = limits.thresholds;
+                shown.limits.clone_from(&limits.why);
+                shown.plan = plan.unwrap_or(shown.plan);
+            });
+        }
         let watch = &mut *self.watch;
         let mut need_bytes = watch.controller.rules().need_bytes;
         if let Some(plan) = plan {

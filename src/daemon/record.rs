@@ -115,6 +115,9 @@ impl Control<'_, '_> {
         planned_bytes: u64,
         freed_bytes: u64,
     ) {
+        if let Some(attached) = &self.watch.service {
+            attached.service.board.mark(&what, freed_bytes);
+        }
         if let Some(timeline) = &mut self.watch.timeline {
             timeline.mark(Mark {
                 at,

@@ -30,12 +30,13 @@ impl Drop for Listening {
     }
 }
 
-/// Starts listening. Each signal arrives once. Hanging up is left alone where whoever started us wants
+/// Starts listening, to `more` signals too. Each signal arrives once. Hanging up is left alone where whoever started us wants
 /// that, as nohup does.
-pub(super) fn listen() -> std::io::Result<(Listening, mpsc::Receiver<i32>)> {
+pub(super) fn listen(more: &[i32]) -> std::io::Result<(Listening, mpsc::Receiver<i32>)> {
     // Once it has hung up there is no telling any more.
     let has_terminal = File::open("/dev/tty").is_ok();
     let mut wanted = vec![SIGINT, SIGTERM];
+    wanted.extend_from_slice(more);
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     if !ignores_hangup(&status) {
         wanted.push(SIGHUP);

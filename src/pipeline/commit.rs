@@ -15,7 +15,8 @@ use rustix::fs::Advice;
 use super::claims::Claims;
 use super::intake::Intake;
 use super::ledger::{Finished, Ledger, Uncommitted, Workers};
-use super::report::{FileReport, Status};
+use super::report::{Blame, FileReport, Status};
+use crate::store::error::Chain;
 use crate::store::index::PackRow;
 use crate::store::{PackId, Store, StoreError};
 
@@ -130,22 +131,7 @@ impl Committer<'_> {
         let name = finished.version.version.name;
         let why = format!("not stored: {}", Chain(error));
         let report = FileReport::without(Status::Failed, finished.path, Some(name), why);
-        (self.report)(report.numbered(finished.number));
-    }
-}
-
-/// An error with its causes, in one line.
-pub(super) struct Chain<'a>(pub &'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
+        (self.report)(report.blaming(Blame::Store).numbered(finished.number));
     }
 }
 

@@ -12,7 +12,7 @@ use super::walk::{Found, Walk};
 /// Gives out what is to be taken in. Asked by one worker at a time.
 pub trait Feed: Send {
     /// What comes next. It may take as long as looking at a path does, and does not wait for more.
-    fn next(&mut self) -> Fed;
+    fn ask(&mut self) -> Fed;
 }
 
 /// What a feed has.
@@ -43,7 +43,7 @@ impl Tag {
 }
 
 impl Feed for Walk {
-    fn next(&mut self) -> Fed {
+    fn ask(&mut self) -> Fed {
         match Iterator::next(self) {
             Some(found) => Fed::Found(Box::new(found), Tag::default()),
             None => Fed::Over,

@@ -178,7 +178,7 @@ impl<'run> Intake<'run> {
         state.asking = true;
         state.opening += 1;
         drop(state);
-        let fed = feed.next();
+        let fed = feed.ask();
         let mut state = self.state();
         state.asking = false;
         self.bell.ring();

@@ -56,7 +56,7 @@ pub use feed::{Fed, Feed, Tag};
 pub use handed::{Giving, Refused, Taking, handing};
 pub use intake::Bell;
 pub use limits::{Limits, Reading, Stop};
-pub use report::{FileReport, Progress, Status};
+pub use report::{Blame, FileReport, Progress, Status};
 pub use times::{TimeCounts, Times};
 pub use walk::{Found, Input, Walk};
 pub use worker::worker_buffer_bytes;
@@ -70,6 +70,7 @@ use ledger::Ledger;
 use worker::{Crew, Worker};
 
 use crate::heap::Pool;
+use crate::store::error::Chain;
 use crate::store::format::Chunking;
 use crate::store::{Store, StoreError};
 
@@ -171,14 +172,17 @@ pub fn take_in(
         }
         outcome
     });
-    let why = match &outcome {
-        Err(error) => format!("not stored: {}", commit::Chain(error)),
-        Ok(()) => "stopped before it was stored: run it again, what was read is kept".to_owned(),
+    let (blame, why) = match &outcome {
+        Err(error) => (Blame::Store, format!("not stored: {}", Chain(error))),
+        Ok(()) => {
+            let why = "stopped before it was stored: run it again, what was read is kept";
+            (Blame::Stop, why.to_owned())
+        }
     };
     for finished in ledger.take(u64::MAX).1 {
         let name = Some(finished.version.version.name);
         let failed = FileReport::without(Status::Failed, finished.path, name, why.clone());
-        report(failed.numbered(finished.number));
+        report(failed.blaming(blame).numbered(finished.number));
     }
     for stream in crew
         .live
@@ -188,7 +192,7 @@ pub fn take_in(
     {
         let (path, name) = (stream.path.clone(), Some(stream.name.clone()));
         let failed = FileReport::without(Status::Failed, path, name, why.clone());
-        report(failed.numbered(stream.tag.number));
+        report(failed.blaming(blame).numbered(stream.tag.number));
     }
     outcome
 }

@@ -20,6 +20,18 @@ pub enum Status {
     Skipped,
 }
 
+/// Whose fault it is that a file was not stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Blame {
+    /// The file's, or nobody's.
+    #[default]
+    File,
+    /// The store could not be written: another attempt may be as good as this one was.
+    Store,
+    /// Work was stopped before its turn was over.
+    Stop,
+}
+
 /// The outcome for one path.
 #[derive(Clone, Debug)]
 pub struct FileReport {
@@ -49,6 +61,8 @@ pub struct FileReport {
     pub took: Duration,
     /// Why it failed or was skipped.
     pub error: Option<String>,
+    /// Whose fault that was.
+    pub blame: Blame,
     /// The number that the feed gave it; 0 if none.
     pub number: u64,
 }
@@ -70,8 +84,14 @@ impl FileReport {
             digest: None,
             took: Duration::ZERO,
             error: None,
+            blame: Blame::File,
             number: 0,
         }
+    }
+
+    /// The same, with somebody to blame.
+    pub(super) fn blaming(self, blame: Blame) -> FileReport {
+        FileReport { blame, ..self }
     }
 
     /// The same, with the number that the feed gave it.

@@ -8,10 +8,11 @@
 use serde::{Deserialize, Serialize};
 
 /// What a single sample says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Below the threshold.
+    #[default]
     Normal,
     /// At or above the threshold.
     High,

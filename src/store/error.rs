@@ -24,6 +24,12 @@ pub enum StoreError {
         /// The store's folder.
         path: PathBuf,
     },
+    /// Another service works in the store already.
+    #[error("{path}: another `filed serve` works in this store")]
+    Served {
+        /// The store's folder.
+        path: PathBuf,
+    },
     /// The store was written by a newer filed, or uses features this one does not know.
     #[error("{path}: {what} is newer than this filed understands")]
     Newer {
@@ -117,6 +123,21 @@ impl StoreError {
             }),
             _ => false,
         }
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@
 //!   format                    what makes the folder a store: version, features, chunking (text)
 //!   lock                      shared `flock` by everybody who works in the store, exclusive by
 //!                             whoever must be alone; empty
+//!   service.lock              exclusive `flock` by the service that works through the jobs; empty
 //!   catalog.db (-wal, -shm)   index and catalog: SQLite in WAL mode
 //!   packs/000000/000000001.pack ...   records, a thousand packs to a folder
 //! ```
@@ -37,7 +38,7 @@ pub mod catalog;
 pub mod coding;
 pub mod database;
 mod disk;
-mod error;
+pub(crate) mod error;
 pub mod format;
 pub mod frame;
 pub(crate) mod id;
@@ -68,6 +69,8 @@ use pack::{PackReader, PackWriter};
 use record::{HEADER_BYTES, Kind};
 
 const LOCK_NAME: &str = "lock";
+
+const SERVICE_LOCK_NAME: &str = "service.lock";
 
 /// An open store.
 pub struct Store {
@@ -104,6 +107,23 @@ impl Store {
             format,
             _lock: lock,
         })
+    }
+
+    /// Makes this process the one service of the store, as long as the file is open.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Served`] if there is one already, or when the folder cannot be written.
+    pub fn claim_service(&self) -> Result<File, StoreError> {
+        let path = self.root.join(SERVICE_LOCK_NAME);
+        let file = open_lock(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Served {
+                path: self.root.clone(),
+            }),
+            Err(TryLockError::Error(error)) => Err(error).during("lock", &path),
+        }
     }
 
     /// The store's folder.
@@ -239,16 +259,20 @@ fn is_beginning(entry: &fs::DirEntry) -> io::Result<bool> {
     })
 }
 
-fn lock_shared(root: &Path) -> Result<File, StoreError> {
-    let path = root.join(LOCK_NAME);
-    let file = OpenOptions::new()
+fn open_lock(path: &Path) -> Result<File, StoreError> {
+    OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(&path)
-        .during("open", &path)?;
+        .open(path)
+        .during("open", path)
+}
+
+fn lock_shared(root: &Path) -> Result<File, StoreError> {
+    let path = root.join(LOCK_NAME);
+    let file = open_lock(&path)?;
     match file.try_lock_shared() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse {

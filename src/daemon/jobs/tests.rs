@@ -35,17 +35,33 @@ fn queued(accepted: &[Accepted]) -> Vec<JobId> {
         .collect()
 }
 
+/// Begins the job whose turn it is, as the service does.
+fn next(jobs: &Jobs<'_>, now_ns: i64) -> Result<Option<Job>, StoreError> {
+    let Some(job) = jobs.due(now_ns, 1)?.pop() else {
+        return Ok(None);
+    };
+    let id = job.id;
+    jobs.record(&[Event::Begun { id, at_ns: now_ns }])?;
+    jobs.get(id)
+}
+
+fn end(jobs: &Jobs<'_>, id: JobId, end: &End, now_ns: i64) -> Result<(), StoreError> {
+    let end = end.clone();
+    let at_ns = now_ns;
+    jobs.record(&[Event::Ended { id, end, at_ns }])
+}
+
 #[test]
 fn the_greater_priority_goes_first_then_who_came_first() {
     let (_folder, store) = store();
-    let jobs = Jobs::open(store.database()).unwrap();
+    let jobs = Jobs::open(store.database(), 5, 1).unwrap();
     let with = |path: &str, priority| NewJob {
         priority,
         ..new(path)
     };
     let wanted = [with("a", 0), with("b", 5), with("c", 0), with("d", 5)];
     jobs.submit(&wanted, PLENTY, 1).unwrap();
-    let order: Vec<_> = std::iter::from_fn(|| jobs.next(2).unwrap())
+    let order: Vec<_> = std::iter::from_fn(|| next(&jobs, 2).unwrap())
         .map(|job| {
             assert_eq!(
                 (job.state, job.attempts, job.started_ns),
@@ -60,7 +76,7 @@ fn the_greater_priority_goes_first_then_who_came_first() {
 #[test]
 fn a_path_has_one_open_job_and_the_queue_has_an_end() {
     let (_folder, store) = store();
-    let jobs = Jobs::open(store.database()).unwrap();
+    let jobs = Jobs::open(store.database(), 5, 1).unwrap();
     let accepted = jobs
         .submit(&[new("a"), new("a"), new("b"), new("c")], 2, 1)
         .unwrap();
@@ -74,13 +90,13 @@ fn a_path_has_one_open_job_and_the_queue_has_an_end() {
         panic!("{accepted:?}")
     };
     assert_eq!(a, again);
-    assert_eq!(jobs.next(1).unwrap().map(|job| job.id), Some(a));
+    assert_eq!(next(&jobs, 1).unwrap().map(|job| job.id), Some(a));
     assert_eq!(
         jobs.submit(&[new("a")], 9, 1).unwrap(),
         [Accepted::Already(a)],
         "it runs"
     );
-    jobs.end(a, &End::Stored(Outcome::default()), 2).unwrap();
+    end(&jobs, a, &End::Stored(Outcome::default()), 2).unwrap();
     let again = queued(&jobs.submit(&[new("a")], 9, 3).unwrap());
     assert_ne!(again, [a]);
 }
@@ -88,18 +104,18 @@ fn a_path_has_one_open_job_and_the_queue_has_an_end() {
 #[test]
 fn what_was_running_when_the_process_ended_is_queued_again() {
     let (folder, store) = store();
-    let jobs = Jobs::open(store.database()).unwrap();
+    let jobs = Jobs::open(store.database(), 5, 1).unwrap();
     let ids = queued(&jobs.submit(&[new("a"), new("b")], PLENTY, 1).unwrap());
-    jobs.next(2).unwrap().unwrap();
+    next(&jobs, 2).unwrap().unwrap();
     drop(store);
     let store = Store::open_or_create(&folder.path().join("store"), Chunking::Fixed).unwrap();
-    let jobs = Jobs::open(store.database()).unwrap();
+    let jobs = Jobs::open(store.database(), 5, 1).unwrap();
     let counts = Counts {
         queued: 2,
         ..Counts::default()
     };
     assert_eq!(jobs.counts().unwrap(), counts);
-    let job = jobs.next(3).unwrap().unwrap();
+    let job = next(&jobs, 3).unwrap().unwrap();
     assert_eq!(
         (job.id, job.attempts),
         (ids[0], 2),
@@ -108,31 +124,44 @@ fn what_was_running_when_the_process_ended_is_queued_again() {
 }
 
 #[test]
+fn a_job_that_ended_every_process_that_worked_on_it_is_given_up() {
+    let (_folder, store) = store();
+    let jobs = Jobs::open(store.database(), 2, 1).unwrap();
+    let id = queued(&jobs.submit(&[new("a")], PLENTY, 1).unwrap())[0];
+    for left in [State::Queued, State::Failed] {
+        next(&jobs, 2).unwrap().unwrap();
+        Jobs::open(store.database(), 2, 3).unwrap();
+        assert_eq!(jobs.get(id).unwrap().unwrap().state, left);
+    }
+    let reason = jobs.get(id).unwrap().unwrap().reason.unwrap();
+    assert!(reason.ends_with("2 times"), "{reason}");
+}
+
+#[test]
 fn a_job_that_fails_is_due_later_and_one_that_was_stopped_at_once() {
     let (_folder, store) = store();
-    let jobs = Jobs::open(store.database()).unwrap();
+    let jobs = Jobs::open(store.database(), 5, 1).unwrap();
     let id = queued(&jobs.submit(&[new("a")], PLENTY, 0).unwrap())[0];
-    jobs.next(0).unwrap().unwrap();
+    next(&jobs, 0).unwrap().unwrap();
     let again = End::Again {
         reason: "busy".to_owned(),
         due_ns: 5 * SECOND_NS,
     };
-    jobs.end(id, &again, SECOND_NS).unwrap();
-    assert_eq!(jobs.next(4 * SECOND_NS).unwrap(), None);
+    end(&jobs, id, &again, SECOND_NS).unwrap();
+    assert_eq!(next(&jobs, 4 * SECOND_NS).unwrap(), None);
     assert_eq!(jobs.next_due_ns().unwrap(), Some(5 * SECOND_NS));
-    let job = jobs.next(5 * SECOND_NS).unwrap().unwrap();
+    let job = next(&jobs, 5 * SECOND_NS).unwrap().unwrap();
     assert_eq!((job.attempts, job.reason.as_deref()), (2, Some("busy")));
-    jobs.end(id, &End::Stopped, 6 * SECOND_NS).unwrap();
-    assert_eq!(jobs.next(6 * SECOND_NS).unwrap().unwrap().attempts, 2);
-    jobs.end(id, &End::Failed("gone".to_owned()), 7 * SECOND_NS)
-        .unwrap();
+    end(&jobs, id, &End::Stopped, 6 * SECOND_NS).unwrap();
+    assert_eq!(next(&jobs, 6 * SECOND_NS).unwrap().unwrap().attempts, 2);
+    end(&jobs, id, &End::Failed("gone".to_owned()), 7 * SECOND_NS).unwrap();
     let failed = jobs.get(id).unwrap().unwrap();
     assert_eq!(
         (failed.state, failed.reason.as_deref()),
         (State::Failed, Some("gone"))
     );
     assert_eq!(failed.ended_ns, Some(7 * SECOND_NS));
-    jobs.end(id, &End::Stopped, 8 * SECOND_NS).unwrap();
+    end(&jobs, id, &End::Stopped, 8 * SECOND_NS).unwrap();
     assert_eq!(
         jobs.get(id).unwrap().unwrap(),
         failed,
@@ -143,9 +172,9 @@ fn a_job_that_fails_is_due_later_and_one_that_was_stopped_at_once() {
 #[test]
 fn only_what_waits_is_cancelled_and_only_what_failed_is_retried() {
     let (_folder, store) = store();
-    let jobs = Jobs::open(store.database()).unwrap();
+    let jobs = Jobs::open(store.database(), 5, 1).unwrap();
     let ids = queued(&jobs.submit(&[new("a"), new("b")], PLENTY, 1).unwrap());
-    let running = jobs.next(1).unwrap().unwrap().id;
+    let running = next(&jobs, 1).unwrap().unwrap().id;
     assert!(!jobs.cancel(running, 2).unwrap());
     assert!(!jobs.retry(running, 2).unwrap());
     assert!(jobs.cancel(ids[1], 2).unwrap());
@@ -163,13 +192,12 @@ fn only_what_waits_is_cancelled_and_only_what_failed_is_retried() {
 #[test]
 fn history_is_listed_newest_first_and_forgotten_by_age_and_number() {
     let (_folder, store) = store();
-    let jobs = Jobs::open(store.database()).unwrap();
+    let jobs = Jobs::open(store.database(), 5, 1).unwrap();
     let paths: Vec<_> = (0..10).map(|number| new(&format!("{number}"))).collect();
     let ids = queued(&jobs.submit(&paths, PLENTY, 0).unwrap());
     for id in &ids[..8] {
-        assert_eq!(jobs.next(0).unwrap().unwrap().id, *id);
-        jobs.end(*id, &End::Stored(Outcome::default()), *id)
-            .unwrap();
+        assert_eq!(next(&jobs, 0).unwrap().unwrap().id, *id);
+        end(&jobs, *id, &End::Stored(Outcome::default()), *id).unwrap();
     }
     let list = |state, before, most| -> Vec<_> {
         let listed = jobs.list(state, before, most).unwrap();
@@ -223,7 +251,7 @@ proptest! {
         steps in prop::collection::vec(any_step(), 1..60)
     ) {
         let (_folder, store) = store();
-        let mut jobs = Jobs::open(store.database()).unwrap();
+        let mut jobs = Jobs::open(store.database(), 5, 1).unwrap();
         let mut accepted = 0;
         for (now, step) in steps.into_iter().enumerate() {
             let now = now as i64;
@@ -233,19 +261,19 @@ proptest! {
                     let outcome = jobs.submit(&[job], 4, now).unwrap();
                     accepted += u64::from(matches!(outcome[..], [Accepted::Queued(_)]));
                 }
-                Step::Next => drop(jobs.next(now).unwrap()),
+                Step::Next => drop(next(&jobs, now).unwrap()),
                 Step::End(id, how) => {
-                    let end = match how {
+                    let how = match how {
                         0 => End::Stored(Outcome::default()),
                         1 => End::Failed("why".to_owned()),
                         2 => End::Again { reason: "why".to_owned(), due_ns: now + 3 },
                         _ => End::Stopped,
                     };
-                    jobs.end(id.into(), &end, now).unwrap();
+                    end(&jobs, id.into(), &how, now).unwrap();
                 }
                 Step::Cancel(id) => drop(jobs.cancel(id.into(), now).unwrap()),
                 Step::Retry(id) => drop(jobs.retry(id.into(), now).unwrap()),
-                Step::Restart => jobs = Jobs::open(store.database()).unwrap(),
+                Step::Restart => jobs = Jobs::open(store.database(), 5, 1).unwrap(),
             }
             let all = jobs.list(None, JobId::MAX, 1000).unwrap();
             let mut open = BTreeMap::new();

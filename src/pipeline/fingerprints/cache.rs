@@ -123,6 +123,13 @@ impl Groups {
     }
 }
 
+impl Drop for Cache<'_> {
+    fn drop(&mut self) {
+        // The table stays for the next one.
+        self.unpin_all();
+    }
+}
+
 /// The cache; belongs to one thread.
 pub(super) struct Cache<'a> {
     store: &'a Store,
@@ -353,7 +360,7 @@ impl<'a> Cache<'a> {
         self.limit_bytes - self.limit_bytes / GARBAGE_SHARE
     }
 
-    fn unpin_all(&mut self) {
+    pub(super) fn unpin_all(&mut self) {
         let pinned: Vec<PackId> = self.pins.keys().copied().collect();
         for pack in pinned {
             self.unpin(pack);

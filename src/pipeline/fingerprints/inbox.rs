@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::Pacing;
-use crate::heap::Trim;
+use crate::heap::{Heap, Trim};
 use crate::store::{PieceId, PiecePlace, StoreError};
 
 type Answer = Result<Vec<Option<PiecePlace>>, StoreError>;
@@ -23,15 +23,20 @@ pub(super) struct Ask {
 pub(super) struct Orders {
     pub limit_changed: bool,
     pub collect: bool,
+    pub renew: bool,
     pub pacing: Option<Pacing>,
     pub trim: Option<Trim>,
     given: bool,
 }
 
+/// Something to look at on the heap, or to do with it, on its thread.
+pub type Examine = Box<dyn FnOnce(&Heap) + Send>;
+
 /// What the thread does next.
 pub(super) enum Task {
     Ask(Ask),
     Orders(Orders),
+    Examine(Examine),
 }
 
 /// Where an asker waits.
@@ -77,6 +82,7 @@ pub(super) struct Inbox {
 struct State {
     asks: VecDeque<Ask>,
     orders: Orders,
+    examine: VecDeque<Examine>,
     open: bool,
 }
 
@@ -91,7 +97,9 @@ impl Inbox {
         let mut state = lock(&self.state);
         state.open = false;
         let asks = std::mem::take(&mut state.asks);
+        let examine = std::mem::take(&mut state.examine);
         drop(state);
+        drop(examine);
         for ask in asks {
             ask.reply.put(None);
         }
@@ -113,6 +121,16 @@ impl Inbox {
         true
     }
 
+    /// Has the heap examined; not at all if the thread has ended.
+    pub(super) fn examine(&self, examine: Examine) {
+        let mut state = lock(&self.state);
+        if state.open {
+            state.examine.push_back(examine);
+        }
+        drop(state);
+        self.came.notify_one();
+    }
+
     /// Adds to the orders that have not been carried out yet.
     pub(super) fn order(&self, add: impl FnOnce(&mut Orders)) {
         let mut state = lock(&self.state);
@@ -131,6 +149,9 @@ impl Inbox {
             }
             if state.orders.given {
                 return Some(Task::Orders(std::mem::take(&mut state.orders)));
+            }
+            if let Some(examine) = state.examine.pop_front() {
+                return Some(Task::Examine(examine));
             }
             if let Some(ask) = state.asks.pop_front() {
                 return Some(Task::Ask(ask));

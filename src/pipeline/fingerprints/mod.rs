@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 use crate::heap::{Account, Generation, HeapTotals, Totals, Trim};
 use crate::store::{PieceId, PiecePlace, Store, StoreError};
 use cache::Cache;
+pub use inbox::Examine;
 use inbox::{Inbox, Task};
 use table::Table;
 
@@ -173,9 +174,25 @@ impl<'store> Fingerprints<'store> {
         self.inbox.order(|orders| orders.collect = true);
     }
 
+    /// Has the heap given up and a new one taken in its place: whatever had become of the old one after so
+    /// much work, the new one has nothing of it. What the cache knew it reads again when it is asked.
+    pub fn renew(&self) {
+        self.inbox.order(|orders| orders.renew = true);
+    }
+
     /// Sets when the heap collects.
     pub fn set_pacing(&self, pacing: Pacing) {
         self.inbox.order(|orders| orders.pacing = Some(pacing));
+    }
+
+    /// Has the heap examined on its thread, between two questions. Where nobody serves it is dropped unused.
+    pub fn examine(&self, examine: Examine) {
+        self.inbox.examine(examine);
+    }
+
+    /// The counters of the heap, for others to read.
+    pub fn totals(&self) -> Arc<Totals> {
+        Arc::clone(&self.totals)
     }
 
     /// Has memory without objects given back.
@@ -212,13 +229,17 @@ impl<'store> Fingerprints<'store> {
     /// The thread that owns the heap.
     fn serve(&self) {
         let _closing = Closing(&self.inbox);
-        let limit = self.limit_bytes.load(Ordering::Relaxed);
-        let mut cache = Cache::new(self.store, &self.table, limit, self.settings.long_pause);
+        let new = || {
+            let limit = self.limit_bytes.load(Ordering::Relaxed);
+            let cache = Cache::new(self.store, &self.table, limit, self.settings.long_pause);
+            cache.heap().publish_to(&self.totals);
+            cache
+        };
+        let mut cache = new();
         *self
             .last_totals
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = None;
-        cache.heap().publish_to(&self.totals);
         let mut noted = self.account.note(cache.held_bytes());
         let mut pacing = Pacing::ByAllocation;
         let mut units: u64 = 0;
@@ -233,7 +254,18 @@ impl<'store> Fingerprints<'store> {
                     }
                     cache.heap().safe_point();
                 }
+                Task::Examine(examine) => {
+                    examine(cache.heap());
+                    cache.heap().publish();
+                }
                 Task::Orders(orders) => {
+                    if orders.renew {
+                        // One after the other: never both.
+                        cache.unpin_all();
+                        cache.heap().collect_critical();
+                        cache = new();
+                        tracing::debug!("the heap of the cache was renewed");
+                    }
                     if orders.limit_changed {
                         cache.set_limit(self.limit_bytes.load(Ordering::Relaxed));
                     }

@@ -1,0 +1,202 @@
+//! The service: the long-running form of filed.
+//!
+//! ```text
+//!   cli: serve ── builds ──> Service (shared) <── socket, metrics, inbox
+//!                               │ desk: jobs, uploads         │ orders
+//!                               v                             v
+//!                           data plane, in rounds         control loop (memory, signals, systemd)
+//! ```
+//!
+//! A *round* is one run of the data plane: it begins when there is work and ends when there has been none
+//! for a moment, so an idle service has no worker threads, no open pack and no buffers. The rule: nobody
+//! but the control loop acts on memory, nobody but the data plane touches packs, and everybody else asks
+//! them: through the desk, or with an [`Order`](control::Order).
+
+pub mod board;
+pub mod control;
+pub mod desk;
+pub mod supervisor;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc;
+
+use crate::daemon::tuning::Plan;
+use crate::heap::{Pool, Totals};
+use crate::pipeline::fingerprints::Fingerprints;
+use crate::pipeline::{self, Bell, Limits, Options, Progress, Stop};
+use crate::pressure::level::Thresholds;
+use crate::store::error::Chain;
+use crate::store::recover::recover;
+use crate::store::{Store, StoreError};
+use board::Board;
+use control::Order;
+use desk::{Desk, DeskFeed, DeskSettings};
+
+/// Orders that may wait for the control loop.
+const ORDERS: usize = 16;
+
+/// After the store could not be written, the first wait before the next attempt, and the longest.
+const STORE_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// What the parts of the service share.
+pub struct Service {
+    /// The store.
+    pub store: Arc<Store>,
+    /// Buffers.
+    pub pool: Pool,
+    /// What the data plane may use.
+    pub limits: Arc<Limits>,
+    /// What the data plane has done.
+    pub progress: Arc<Progress>,
+    /// Jobs and uploads.
+    pub desk: Arc<Desk>,
+    /// What the control loop shows.
+    pub board: Board,
+    /// Counters of the cache's heap.
+    pub heap: Arc<Totals>,
+    /// Wakes the data plane.
+    pub bell: Arc<Bell>,
+    /// Stops the data plane.
+    pub stop: Arc<Stop>,
+    orders: mpsc::Sender<Order>,
+    options: Mutex<Options>,
+}
+
+/// What a service is made of that somebody else has built.
+pub struct Parts {
+    /// The store, recovered.
+    pub store: Arc<Store>,
+    /// Buffers.
+    pub pool: Pool,
+    /// What the data plane may use.
+    pub limits: Arc<Limits>,
+    /// How files are taken in.
+    pub options: Options,
+    /// How jobs are dealt with.
+    pub desk: DeskSettings,
+    /// Counters of the cache's heap.
+    pub heap: Arc<Totals>,
+    /// The marks of memory.
+    pub thresholds: Thresholds,
+    /// Which limit rules, and why.
+    pub why: Vec<String>,
+    /// What may be used under it.
+    pub plan: Plan,
+}
+
+impl Service {
+    /// Puts a service together, and opens its jobs. The other end of its orders is the control loop's.
+    ///
+    /// # Errors
+    ///
+    /// When the table of jobs cannot be opened.
+    pub fn new(parts: Parts) -> Result<(Arc<Service>, mpsc::Receiver<Order>), StoreError> {
+        let database = parts.store.database();
+        crate::daemon::jobs::Jobs::open(database, parts.desk.attempts, now_ns())?;
+        let bell = Arc::<Bell>::default();
+        let desk = Desk::new(Arc::clone(&parts.store), Arc::clone(&bell), parts.desk);
+        let (orders, obeyed) = mpsc::channel(ORDERS);
+        let service = Service {
+            store: parts.store,
+            pool: parts.pool,
+            limits: parts.limits,
+            progress: Arc::default(),
+            desk: Arc::new(desk),
+            board: Board::new(parts.thresholds, parts.why, parts.plan),
+            heap: parts.heap,
+            bell,
+            stop: Arc::default(),
+            orders,
+            options: Mutex::new(parts.options),
+        };
+        Ok((Arc::new(service), obeyed))
+    }
+
+    /// Gives the control loop an order; false if it is too busy or has ended.
+    pub fn order(&self, order: Order) -> bool {
+        self.orders.try_send(order).is_ok()
+    }
+
+    /// Has files taken in otherwise from now on. Files that are open go on as they began.
+    pub fn set_options(&self, options: Options) {
+        *self.options() = options;
+        self.desk.renew();
+    }
+
+    fn options(&self) -> std::sync::MutexGuard<'_, Options> {
+        self.options.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works until the flow ends: round after round, whatever happens to one of them.
+    pub fn work(&self, known: &Fingerprints<'_>) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.desk.keep());
+            let _closing = Closing(&self.desk);
+            known.while_serving(|| self.rounds(known));
+        });
+    }
+
+    fn rounds(&self, known: &Fingerprints<'_>) {
+        let mut wait = STORE_WAITS.0;
+        while self.desk.wait_for_work() {
+            let outcome = self.round(known);
+            let Err(error) = outcome else {
+                wait = STORE_WAITS.0;
+                continue;
+            };
+            let problem = format!("the store cannot be written: {}", Chain(&*error));
+            tracing::error!(
+                error = %Chain(&*error),
+                again_in_seconds = wait.as_secs(),
+                "the store cannot be written: files wait until it can"
+            );
+            self.board.write(|shown| shown.problem = Some(problem));
+            self.desk.wait_out(wait);
+            wait = (wait * 2).min(STORE_WAITS.1);
+            // What the round left open is sealed, so that the next one finds what it holds.
+            if let Err(error) = recover(&self.store, now_ns()) {
+                tracing::warn!(error = %Chain(&error), "the store cannot be recovered yet");
+            }
+        }
+    }
+
+    fn round(&self, known: &Fingerprints<'_>) -> Result<(), Arc<StoreError>> {
+        let options = self.options().clone();
+        pipeline::take_in(
+            &self.store,
+            &self.pool,
+            Box::new(DeskFeed(Arc::clone(&self.desk))),
+            &self.bell,
+            &options,
+            known,
+            &self.limits,
+            &self.stop,
+            &self.progress,
+            &|report| {
+                if report.status == pipeline::Status::Stored {
+                    self.board.write(|shown| shown.problem = None);
+                }
+                self.desk.report(&report);
+            },
+        )
+    }
+}
+
+/// Ends the thread that writes jobs down, whatever ends the work.
+struct Closing<'a>(&'a Desk);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Now, in nanoseconds since 1970; before that, 0.
+pub(crate) fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    })
+}
