@@ -79,6 +79,11 @@ pub enum ConfigError {
         "store.path is empty, and none of STATE_DIRECTORY, XDG_DATA_HOME and HOME holds an absolute path"
     )]
     NoStorePath,
+    /// No variable says where the socket could be.
+    #[error(
+        "service.socket is empty, and neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR holds an absolute path"
+    )]
+    NoSocketPath,
     /// The layers, each valid, could not be merged.
     #[error("merge the configuration")]
     Merge(#[source] ::config::ConfigError),

@@ -37,13 +37,13 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-pub use directories::store_path;
+pub use directories::{socket_path, store_path};
 pub use error::ConfigError;
 pub use layer::{FlagValue, Origin};
 pub use load::{Loaded, Role, Sources, check_file, load};
 pub use show::{Shown, show};
 pub(crate) use value::parse_duration;
-pub use value::{Limit, Percent, Workers};
+pub use value::{Limit, Metrics, Percent, Rate, Workers};
 
 /// The documented default file: every key with its default, unit, range and reason.
 pub const DEFAULT_FILE: &str = include_str!("../../config/filed.toml");
@@ -68,6 +68,10 @@ pub struct Config {
     pub progress: Progress,
     /// What is logged.
     pub log: Log,
+    /// How `filed serve` works.
+    pub service: Service,
+    /// How stored data are checked in the background.
+    pub scrub: Scrub,
 }
 
 /// `[store]`
@@ -181,6 +185,8 @@ pub struct Progress {
 pub struct Log {
     /// The least important events that are still logged.
     pub level: LogLevel,
+    /// The form they are written in.
+    pub format: LogFormat,
 }
 
 /// How important an event must be to be logged, most important first.
@@ -197,6 +203,62 @@ pub enum LogLevel {
     Debug,
     /// Every step.
     Trace,
+}
+
+/// The form of what is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Fields of the journal where stderr is the journal, else lines of text.
+    Auto,
+    /// Lines for a human.
+    Text,
+    /// JSON Lines.
+    Json,
+    /// Fields of the journal.
+    Journal,
+}
+
+/// `[service]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// The socket; `None` asks the environment, see [`socket_path`].
+    #[serde(with = "as_text::path")]
+    pub socket: Option<PathBuf>,
+    /// Files being taken in may go on this long after the service is asked to stop.
+    #[serde(with = "as_text::duration")]
+    pub drain: Duration,
+    /// After so much work the heap of the fingerprint cache is thrown away and built anew.
+    #[serde(with = "as_text::size")]
+    pub renew_after: ByteSize,
+    /// Jobs that may be open at once.
+    pub queue: u32,
+    /// A job is given up after so many attempts.
+    pub attempts: u32,
+    /// Jobs that have ended are kept this long.
+    #[serde(with = "as_text::duration")]
+    pub history: Duration,
+    /// At most so many jobs that have ended are kept.
+    pub history_jobs: u32,
+    /// Inboxes are looked through again this often, even if nothing was heard.
+    #[serde(with = "as_text::duration")]
+    pub rescan: Duration,
+    /// Where metrics can be asked for.
+    #[serde(with = "as_text::text")]
+    pub metrics: Metrics,
+}
+
+/// `[scrub]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scrub {
+    /// How fast stored data are read to check them.
+    #[serde(with = "as_text::text")]
+    pub rate: Rate,
+    /// A pack that was checked within this time is not checked again.
+    #[serde(with = "as_text::duration")]
+    pub every: Duration,
 }
 
 impl Default for Store {
@@ -265,6 +327,32 @@ impl Default for Log {
     fn default() -> Self {
         Self {
             level: LogLevel::Warn,
+            format: LogFormat::Auto,
+        }
+    }
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Self {
+            socket: None,
+            drain: Duration::from_secs(60),
+            renew_after: ByteSize::gib(64),
+            queue: 200_000,
+            attempts: 5,
+            history: Duration::from_hours(30 * 24),
+            history_jobs: 100_000,
+            rescan: Duration::from_mins(10),
+            metrics: Metrics::Off,
+        }
+    }
+}
+
+impl Default for Scrub {
+    fn default() -> Self {
+        Self {
+            rate: Rate::PerSecond(ByteSize::mib(8)),
+            every: Duration::from_hours(30 * 24),
         }
     }
 }

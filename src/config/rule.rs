@@ -6,11 +6,12 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use bytesize::{ByteSize, GIB, KIB, MIB, PIB};
+use bytesize::{ByteSize, GIB, KIB, MIB, PIB, TIB};
 
 use super::quote::quoted;
 use super::value::{
-    Limit, Percent, Workers, format_duration, format_size, parse_duration, parse_size,
+    Limit, Metrics, Percent, Rate, Workers, format_duration, format_size, parse_duration,
+    parse_size,
 };
 
 /// A key and what it may hold.
@@ -26,15 +27,22 @@ pub(super) enum Rule {
     Size(RangeInclusive<u64>),
     PowerOfTwo(RangeInclusive<u64>),
     SizeOrAuto(RangeInclusive<u64>),
+    /// A size per second.
+    RateOrOff(RangeInclusive<u64>),
     Percent(RangeInclusive<u8>),
     Time(RangeInclusive<Duration>),
-    Number(RangeInclusive<u16>),
+    Number(RangeInclusive<u32>),
     NumberOrAuto(RangeInclusive<u16>),
     Choice(&'static [&'static str]),
+    /// An address that no other machine can reach.
+    LoopbackOrOff,
 }
 
+/// The longest time anything is kept or put off for: larger is a mistake in the unit.
+const TEN_YEARS: Duration = Duration::from_hours(24 * 3650);
+
 /// All keys, in the order of the default file.
-pub(super) static KEYS: [Key; 16] = [
+pub(super) static KEYS: [Key; 28] = [
     key("store.path", Rule::Path),
     key("store.pack_size", Rule::Size(MIB..=GIB)),
     key("chunking.method", Rule::Choice(&["content", "fixed"])),
@@ -71,6 +79,33 @@ pub(super) static KEYS: [Key; 16] = [
     key(
         "log.level",
         Rule::Choice(&["error", "warn", "info", "debug", "trace"]),
+    ),
+    key(
+        "log.format",
+        Rule::Choice(&["auto", "text", "json", "journal"]),
+    ),
+    key("service.socket", Rule::Path),
+    key(
+        "service.drain",
+        Rule::Time(Duration::ZERO..=Duration::from_hours(1)),
+    ),
+    key("service.renew_after", Rule::Size(GIB..=PIB)),
+    key("service.queue", Rule::Number(1..=10_000_000)),
+    key("service.attempts", Rule::Number(1..=100)),
+    key(
+        "service.history",
+        Rule::Time(Duration::from_secs(60)..=TEN_YEARS),
+    ),
+    key("service.history_jobs", Rule::Number(0..=10_000_000)),
+    key(
+        "service.rescan",
+        Rule::Time(Duration::from_secs(1)..=Duration::from_hours(24)),
+    ),
+    key("service.metrics", Rule::LoopbackOrOff),
+    key("scrub.rate", Rule::RateOrOff(KIB..=TIB)),
+    key(
+        "scrub.every",
+        Rule::Time(Duration::from_hours(1)..=TEN_YEARS),
     ),
 ];
 
@@ -110,6 +145,10 @@ impl Rule {
                 Limit::Auto => true,
                 Limit::Size(size) => range.contains(&size.as_u64()),
             }),
+            Self::RateOrOff(range) => text.parse().ok().map(|rate| match rate {
+                Rate::Off => true,
+                Rate::PerSecond(size) => range.contains(&size.as_u64()),
+            }),
             Self::Percent(range) => text
                 .parse()
                 .ok()
@@ -120,6 +159,7 @@ impl Rule {
                 Workers::Auto => true,
                 Workers::Count(count) => range.contains(&count),
             }),
+            Self::LoopbackOrOff => text.parse::<Metrics>().ok().map(|_| true),
         };
         match fits {
             None => Err(self.refuse(&quoted(text))),
@@ -138,6 +178,7 @@ impl Rule {
             Self::Path => "a path; write it in quotes",
             Self::Size(_) | Self::PowerOfTwo(_) => "a size (examples: 512 MiB, 1 GiB)",
             Self::SizeOrAuto(_) => "\"auto\" or a size (examples: 512 MiB, 1 GiB)",
+            Self::RateOrOff(_) => "\"off\" or a size per second (example: 8 MiB)",
             Self::Percent(_) => "a percentage (example: 80 %)",
             Self::Time(_) => "a time with its unit (examples: 500ms, 5s, 1m)",
             Self::Number(range) => &format!("a number from {} to {}", range.start(), range.end()),
@@ -147,6 +188,9 @@ impl Rule {
                 range.end()
             ),
             Self::Choice(choices) => &format!("one of: {}", choices.join(", ")),
+            Self::LoopbackOrOff => {
+                "\"off\" or an address with its port (examples: 127.0.0.1:9184, [::1]:9184)"
+            }
         };
         format!("{shown} is not {wanted}")
     }
@@ -154,8 +198,11 @@ impl Rule {
     /// The range or the choices, as messages and the default file say them.
     pub(super) fn allowed(&self) -> String {
         match self {
-            Self::Path => "a directory".to_owned(),
-            Self::Size(range) | Self::PowerOfTwo(range) | Self::SizeOrAuto(range) => {
+            Self::Path => "a path".to_owned(),
+            Self::Size(range)
+            | Self::PowerOfTwo(range)
+            | Self::SizeOrAuto(range)
+            | Self::RateOrOff(range) => {
                 let [least, most] =
                     [range.start(), range.end()].map(|end| format_size(ByteSize(*end)));
                 format!("{least} to {most}")
@@ -167,23 +214,35 @@ impl Rule {
                 let [least, most] = [range.start(), range.end()].map(|end| format_duration(*end));
                 format!("{least} to {most}")
             }
-            Self::Number(range) | Self::NumberOrAuto(range) => {
-                format!("{} to {}", range.start(), range.end())
-            }
+            Self::Number(range) => format!("{} to {}", range.start(), range.end()),
+            Self::NumberOrAuto(range) => format!("{} to {}", range.start(), range.end()),
             Self::Choice(choices) => choices.join(", "),
+            Self::LoopbackOrOff => "\"off\", or a loopback address with its port".to_owned(),
         }
     }
 
+    /// What a value in range may still be wrong in.
     fn check_shape(&self, text: &str) -> Result<(), String> {
-        let odd = matches!(self, Self::PowerOfTwo(_))
-            && parse_size(text).is_ok_and(|size| !size.as_u64().is_power_of_two());
-        if odd {
-            return Err(format!(
-                "{} is not a power of two (examples: 32 KiB, 64 KiB)",
-                quoted(text)
-            ));
+        let wrong = match self {
+            Self::PowerOfTwo(_) => parse_size(text)
+                .is_ok_and(|size| !size.as_u64().is_power_of_two())
+                .then_some("is not a power of two (examples: 32 KiB, 64 KiB)"),
+            Self::LoopbackOrOff => text
+                .parse()
+                .is_ok_and(|metrics| match metrics {
+                    Metrics::Off => false,
+                    Metrics::At(address) => !address.ip().is_loopback(),
+                })
+                .then_some(
+                    "is not a loopback address: other machines could reach it, and metrics have no \
+                     authentication (examples: 127.0.0.1:9184, [::1]:9184)",
+                ),
+            _ => None,
+        };
+        match wrong {
+            Some(wrong) => Err(format!("{} {wrong}", quoted(text))),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 //! Ranges are not known here; they stand in the table of `rule`.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -25,6 +26,24 @@ pub enum Workers {
     Auto,
     /// This many.
     Count(u16),
+}
+
+/// How fast something may be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rate {
+    /// Not at all.
+    Off,
+    /// This much each second.
+    PerSecond(ByteSize),
+}
+
+/// Where metrics can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metrics {
+    /// Nowhere.
+    Off,
+    /// At this address of the machine itself. Of port 0 the kernel makes one that is free.
+    At(SocketAddr),
 }
 
 /// A share of something, in hundredths.
@@ -93,9 +112,17 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, NotAValue> {
     humantime::parse_duration(text).map_err(|_| NotAValue)
 }
 
-/// Writes a time in the form [`parse_duration`] reads.
+/// Writes a time in the form [`parse_duration`] reads. Nothing is longer than a day here: months and
+/// years have no fixed length.
 pub(super) fn format_duration(time: Duration) -> String {
-    humantime::format_duration(time).to_string()
+    let days = time.as_secs() / Duration::from_hours(24).as_secs();
+    let rest = time.saturating_sub(Duration::from_hours(24 * days));
+    let rest_text = humantime::format_duration(rest);
+    match days {
+        0 => rest_text.to_string(),
+        _ if rest.is_zero() => format!("{days}d"),
+        _ => format!("{days}d {rest_text}"),
+    }
 }
 
 impl FromStr for Limit {
@@ -134,6 +161,46 @@ impl fmt::Display for Workers {
         match self {
             Self::Auto => f.write_str("auto"),
             Self::Count(count) => count.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Rate {
+    type Err = NotAValue;
+
+    fn from_str(text: &str) -> Result<Self, NotAValue> {
+        match text.trim() {
+            "off" => Ok(Self::Off),
+            size => parse_size(size).map(Self::PerSecond),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::PerSecond(size) => f.write_str(&format_size(*size)),
+        }
+    }
+}
+
+impl FromStr for Metrics {
+    type Err = NotAValue;
+
+    fn from_str(text: &str) -> Result<Self, NotAValue> {
+        match text.trim() {
+            "off" => Ok(Self::Off),
+            address => address.parse().map(Self::At).map_err(|_| NotAValue),
+        }
+    }
+}
+
+impl fmt::Display for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::At(address) => address.fmt(f),
         }
     }
 }
@@ -198,6 +265,26 @@ mod tests {
     }
 
     #[test]
+    fn long_times_are_written_in_days() {
+        for text in ["30d", "3650d", "1d 1h", "1d 100ms", "0s", "23h 59m 59s"] {
+            assert_eq!(format_duration(parse_duration(text).unwrap()), text);
+        }
+    }
+
+    #[test]
+    fn what_can_be_off_reads_back_as_written() {
+        for text in ["off", "8 MiB"] {
+            assert_eq!(text.parse::<Rate>().unwrap().to_string(), text);
+        }
+        for text in ["off", "127.0.0.1:9184", "[::1]:9184"] {
+            assert_eq!(text.parse::<Metrics>().unwrap().to_string(), text);
+        }
+        for text in ["", "on", "localhost:9184", "127.0.0.1", "::1:9184", ":9184"] {
+            assert!(text.parse::<Metrics>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
     fn percent_needs_its_sign() {
         assert_eq!("80 %".parse::<Percent>().unwrap(), Percent(80));
         assert_eq!("80%".parse::<Percent>().unwrap(), Percent(80));
@@ -220,6 +307,12 @@ mod tests {
         #[test]
         fn times_in_use_read_back_as_written(millis in 0_u64..=3_600_000) {
             let time = Duration::from_millis(millis);
+            prop_assert_eq!(parse_duration(&format_duration(time)).unwrap(), time);
+        }
+
+        #[test]
+        fn long_times_read_back_as_written(seconds in 0_u64..=3650 * 86_400) {
+            let time = Duration::from_secs(seconds);
             prop_assert_eq!(parse_duration(&format_duration(time)).unwrap(), time);
         }
 

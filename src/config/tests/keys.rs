@@ -42,6 +42,22 @@ fn every_choice_loads_and_shows_as_itself() {
 }
 
 #[test]
+fn off_and_every_loopback_address_load_and_show_as_themselves() {
+    for (key, value) in [
+        ("scrub.rate", "off"),
+        ("service.metrics", "off"),
+        ("service.metrics", "127.0.0.1:9184"),
+        ("service.metrics", "127.8.8.8:1"),
+        ("service.metrics", "[::1]:9184"),
+    ] {
+        let mut machine = Machine::new();
+        machine.set(Place::Environment, key, value);
+        let shown = show(&machine.load()).unwrap();
+        assert!(shown.iter().any(|s| s.key == key && s.value == value));
+    }
+}
+
+#[test]
 fn shown_values_are_in_the_form_of_the_file_and_serialize() {
     let mut machine = Machine::new();
     machine.set(Place::Flag, "memory.limit", "1536M");

@@ -134,6 +134,37 @@ fn messages_say_what_is_allowed() {
             "pipeline.workers: \"0\" is out of range (1 to 256)",
         ),
         (
+            "service.queue = 4294967296",
+            "service.queue: \"4294967296\" is not a number from 1 to 10000000",
+        ),
+        (
+            "service.history = '4000d'",
+            "service.history: \"4000d\" is out of range (1m to 3650d)",
+        ),
+        (
+            "scrub.rate = '1 B'",
+            "scrub.rate: \"1 B\" is out of range (1 KiB to 1 TiB)",
+        ),
+        (
+            "scrub.rate = 'slow'",
+            "scrub.rate: \"slow\" is not \"off\" or a size per second (example: 8 MiB)",
+        ),
+        (
+            "service.metrics = 9184",
+            "service.metrics: \"9184\" is not \"off\" or an address with its port (examples: \
+             127.0.0.1:9184, [::1]:9184)",
+        ),
+        (
+            "service.metrics = '0.0.0.0:9184'",
+            "service.metrics: \"0.0.0.0:9184\" is not a loopback address: other machines could \
+             reach it, and metrics have no authentication (examples: 127.0.0.1:9184, [::1]:9184)",
+        ),
+        (
+            "service.socket = '~/filed.sock'",
+            "service.socket: \"~/filed.sock\" starts with ~, which is not expanded; write the \
+             whole path",
+        ),
+        (
             "store.path = 5",
             "store.path: 5 is not a path; write it in quotes",
         ),
