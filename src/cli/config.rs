@@ -39,7 +39,7 @@ pub(super) fn run(common: &Common, args: &Config) -> anyhow::Result<Exit> {
                     Form::Json => output::json_line(&Line {
                         v: 1,
                         r#type: "setting",
-                        key: one.key,
+                        key: &one.key,
                         value: &one.value,
                         origin: one.origin.to_string(),
                     }),

@@ -39,7 +39,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// A key, section or variable that does not exist.
-    #[error("{origin}: unknown {what} `{name}`{}", nearest.map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default())]
+    #[error("{origin}: unknown {what} `{name}`{}", nearest.as_ref().map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default())]
     Unknown {
         /// Where it stands.
         origin: Origin,
@@ -48,7 +48,7 @@ pub enum ConfigError {
         /// Its name as written, shortened and with control characters escaped.
         name: String,
         /// The nearest name that exists, if one is near.
-        nearest: Option<&'static str>,
+        nearest: Option<String>,
     },
     /// A variable that starts with `FILED_` but names no key.
     #[error("unknown variable `{name}`{}", nearest.as_ref().map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default())]
@@ -63,8 +63,8 @@ pub enum ConfigError {
     BadValue {
         /// Where it stands.
         origin: Origin,
-        /// The key.
-        key: &'static str,
+        /// The key; one of an inbox with its number within the file, as `inbox[2].settle`.
+        key: String,
         /// What is wrong and what would be right.
         reason: String,
     },

@@ -13,6 +13,7 @@ use ::config::{File, FileFormat, Source, Value, ValueKind};
 use serde::{Serialize, Serializer};
 
 use super::error::ConfigError;
+use super::inbox;
 use super::nearest::nearest;
 use super::quote::{printable, quoted, readable};
 use super::rule::{self, Key, Rule};
@@ -61,10 +62,12 @@ pub struct FlagValue {
     pub flag: &'static str,
 }
 
-/// Known keys with allowed values, and where each stands.
+/// Known keys with allowed values, and where each stands. The inboxes of a file are beside them, as
+/// they add up where keys hide each other.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Layer {
     settings: BTreeMap<&'static str, Setting>,
+    inboxes: Vec<inbox::Placed>,
 }
 
 #[derive(Debug, Clone)]
@@ -82,6 +85,10 @@ impl Layer {
         let origin = Origin::File(path.to_owned());
         let mut layer = Self::default();
         for (section, value) in sorted(tables) {
+            if section == rule::INBOX {
+                layer.inboxes = inbox::from_file(&origin, value)?;
+                continue;
+            }
             let keys = keys_of_section(&origin, &section, value)?;
             for (leaf, value) in sorted(keys) {
                 layer.add_from_file(&origin, &section, &leaf, value)?;
@@ -131,6 +138,11 @@ impl Layer {
             .map(|(key, setting)| (*key, &setting.origin))
     }
 
+    /// The inboxes of this layer, in their order in the file.
+    pub(super) fn inboxes(&self) -> &[inbox::Placed] {
+        &self.inboxes
+    }
+
     fn add_from_file(
         &mut self,
         origin: &Origin,
@@ -141,16 +153,10 @@ impl Layer {
         // A quoted key may hold a dot: "a.b".c is not a.b.c, and no key has a second dot.
         let name = format!("{section}.{leaf}");
         let key = rule::find(&name).ok_or_else(|| unknown_key(origin, &name))?;
-        let text = match (value.kind, &key.rule) {
-            (ValueKind::String(text), _) => Ok(text),
-            (kind, Rule::Path) => Err(shown(&kind)),
-            (ValueKind::I64(number), _) => Ok(number.to_string()),
-            (kind, _) => Err(shown(&kind)),
-        };
-        let text = text.map_err(|shown| ConfigError::BadValue {
+        let text = text_in_file(&key.rule, value.kind).map_err(|reason| ConfigError::BadValue {
             origin: origin.clone(),
-            key: key.name,
-            reason: key.rule.refuse(&shown),
+            key: key.name.to_owned(),
+            reason,
         })?;
         self.add(key, text, origin.clone())
     }
@@ -159,7 +165,7 @@ impl Layer {
         if let Err(reason) = key.rule.check(&text) {
             return Err(ConfigError::BadValue {
                 origin,
-                key: key.name,
+                key: key.name.to_owned(),
                 reason,
             });
         }
@@ -196,8 +202,21 @@ fn is_ours(name: &OsStr) -> bool {
         .starts_with(VARIABLE_PREFIX.as_bytes())
 }
 
+/// The value of a file in the one form that all layers have. Fails with what would be right.
+pub(super) fn text_in_file(rule: &Rule, kind: ValueKind) -> Result<String, String> {
+    match (kind, rule) {
+        (ValueKind::String(text), _) => Ok(text),
+        (kind, Rule::Path | Rule::Folder | Rule::Pattern | Rule::After) => {
+            Err(rule.refuse(&shown(&kind)))
+        }
+        (ValueKind::I64(number), _) => Ok(number.to_string()),
+        (ValueKind::Boolean(switch), Rule::Switch) => Ok(switch.to_string()),
+        (kind, _) => Err(rule.refuse(&shown(&kind))),
+    }
+}
+
 /// By name, so that of several mistakes always the same one is reported.
-fn sorted(table: HashMap<String, Value>) -> BTreeMap<String, Value> {
+pub(super) fn sorted(table: HashMap<String, Value>) -> BTreeMap<String, Value> {
     table.into_iter().collect()
 }
 
@@ -211,25 +230,44 @@ fn keys_of_section(
         (Some(_), ValueKind::Table(keys)) => Ok(keys),
         (Some(known), kind) => Err(ConfigError::BadValue {
             origin: origin.clone(),
-            key: known,
+            key: known.to_owned(),
             reason: format!(
                 "{} is not a section; write [{known}] and its keys below",
                 shown(&kind)
             ),
         }),
-        (None, ValueKind::Table(_)) => Err(ConfigError::Unknown {
+        (None, kind) if is_section(&kind) => Err(ConfigError::Unknown {
             origin: origin.clone(),
             what: "section",
             name: as_key(section),
-            nearest: nearest(section, rule::sections()),
+            nearest: nearest(section, rule::sections().into_iter().chain([rule::INBOX]))
+                .map(str::to_owned),
         }),
         (None, _) => Err(ConfigError::Unknown {
             origin: origin.clone(),
             what: "key",
             name: as_key(section),
-            nearest: nearest(section, rule::names()),
+            nearest: nearest_in_file(section),
         }),
     }
+}
+
+/// Whether it was written below `[name]` or `[[name]]`.
+fn is_section(kind: &ValueKind) -> bool {
+    match kind {
+        ValueKind::Table(_) => true,
+        ValueKind::Array(list) => {
+            let table = |one: &Value| matches!(one.kind, ValueKind::Table(_));
+            list.first().is_some_and(table)
+        }
+        _ => false,
+    }
+}
+
+/// The key of a file nearest to `name`, if one is near.
+fn nearest_in_file(name: &str) -> Option<String> {
+    let keys = rule::names().chain(rule::INBOX_KEYS.iter().map(|key| key.name));
+    nearest(name, keys).map(str::to_owned)
 }
 
 /// A name as TOML writes it: in quotes if it holds a dot, as "memory.limit" in quotes is not
@@ -247,21 +285,24 @@ fn unknown_key(origin: &Origin, name: &str) -> ConfigError {
         origin: origin.clone(),
         what: "key",
         name: readable(name),
-        nearest: nearest(name, rule::names()),
+        nearest: nearest_in_file(name),
     }
 }
 
-/// The hint looks at the key the name spells, where `_` for `__` is a slip like any other.
+/// The hint looks at the key the name spells, where `_` for `__` is a slip like any other. For an
+/// inbox, which no variable sets, the nearest key would be a wrong hint.
 fn unknown_variable(name: &str) -> ConfigError {
     let path = name.strip_prefix(VARIABLE_PREFIX).unwrap_or(name);
     let key = path.to_ascii_lowercase().replace("__", ".");
     ConfigError::UnknownVariable {
         name: readable(name),
-        nearest: nearest(&key, rule::names()).map(variable_name),
+        nearest: nearest(&key, rule::names())
+            .filter(|_| !key.starts_with(rule::INBOX))
+            .map(variable_name),
     }
 }
 
-fn shown(kind: &ValueKind) -> String {
+pub(super) fn shown(kind: &ValueKind) -> String {
     match kind {
         ValueKind::String(text) => quoted(text),
         ValueKind::Table(_) => "a table".to_owned(),

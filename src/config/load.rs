@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use super::directories::user_file;
 use super::error::ConfigError;
 use super::layer::{FlagValue, Layer, Origin};
-use super::{Config, rule};
+use super::{Config, inbox, rule};
 
 /// The largest file read, in bytes. The documented default file has a few KiB, and
 /// `--config /dev/zero` must end.
@@ -51,6 +51,8 @@ pub struct Loaded {
     pub config: Config,
     /// For every key, the layer its value came from.
     pub origin: BTreeMap<&'static str, Origin>,
+    /// The same for every inbox, whose keys are named without their section.
+    pub inbox_origin: Vec<BTreeMap<&'static str, Origin>>,
     /// The files that were read, lowest layer first.
     pub files: Vec<PathBuf>,
 }
@@ -81,7 +83,7 @@ impl Sources {
 /// # Errors
 ///
 /// Fails at the first layer that cannot be read or holds a mistake, lowest layer first, even if
-/// a higher one sets the same key.
+/// a higher one sets the same key; then if the inboxes of all files do not go together.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let mut layers = Vec::new();
     let mut files = Vec::new();
@@ -97,9 +99,11 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     for (key, from) in layers.iter().flat_map(Layer::origins) {
         origin.insert(key, from.clone());
     }
+    let inboxes = layers.iter().flat_map(Layer::inboxes);
     Ok(Loaded {
         config,
         origin,
+        inbox_origin: inboxes.map(inbox::Placed::origins).collect(),
         files,
     })
 }
@@ -114,7 +118,7 @@ pub fn check_file(path: &Path) -> Result<(), ConfigError> {
     merge(&[layer]).map(drop)
 }
 
-/// Lays `layers` above the defaults, the last on top.
+/// Lays `layers` above the defaults, the last on top, and puts their inboxes one after the other.
 fn merge(layers: &[Layer]) -> Result<Config, ConfigError> {
     let built_in = ::config::Config::try_from(&Config::default()).map_err(ConfigError::Merge)?;
     let mut builder = ::config::Config::builder().add_source(built_in);
@@ -122,7 +126,12 @@ fn merge(layers: &[Layer]) -> Result<Config, ConfigError> {
         builder = builder.add_source(layer.clone());
     }
     let merged = builder.build().map_err(ConfigError::Merge)?;
-    merged.try_deserialize().map_err(ConfigError::Merge)
+    let mut config: Config = merged.try_deserialize().map_err(ConfigError::Merge)?;
+
+    let inboxes: Vec<_> = layers.iter().flat_map(Layer::inboxes).collect();
+    inbox::check_together(&inboxes)?;
+    config.inbox = inboxes.iter().map(|placed| placed.inbox.clone()).collect();
+    Ok(config)
 }
 
 /// The files to read, lowest layer first: default files that are there, and the explicit one.
@@ -133,8 +142,17 @@ fn default_files(sources: &Sources) -> Result<Vec<PathBuf>, ConfigError> {
     if let Some(user) = &sources.user {
         files.extend(present(user.clone())?);
     }
-    files.extend(sources.explicit.clone());
+    if let Some(explicit) = &sources.explicit {
+        // Named again it only moves up: read twice, it would have every inbox twice.
+        files.retain(|file| !is_same(file, explicit));
+        files.push(explicit.clone());
+    }
     Ok(files)
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let found = |path: &Path| path.canonicalize().ok();
+    one == other || found(one).is_some_and(|path| Some(path) == found(other))
 }
 
 /// `path`, unless nothing is there. A link that leads nowhere is something: reading it fails.

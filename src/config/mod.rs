@@ -13,6 +13,9 @@
 //! table in `rule`. **Nothing is guessed**: an unknown key or a value out of range is an error.
 //! **Nothing is done**: loading reads files and returns values; no directory is made.
 //!
+//! Inboxes are the one thing that is no key with a value: they stand in files only and add up, see
+//! `inbox`.
+//!
 //! `config/filed.toml` ([`DEFAULT_FILE`]) is the documentation of every key, and a test keeps it
 //! equal to [`Config::default`] and to the ranges of the table.
 //!
@@ -21,6 +24,7 @@
 mod as_text;
 mod directories;
 mod error;
+mod inbox;
 mod layer;
 mod load;
 mod nearest;
@@ -39,6 +43,7 @@ use serde::{Deserialize, Serialize};
 
 pub use directories::{socket_path, store_path};
 pub use error::ConfigError;
+pub use inbox::{After, Inbox};
 pub use layer::{FlagValue, Origin};
 pub use load::{Loaded, Role, Sources, check_file, load};
 pub use show::{Shown, show};
@@ -72,6 +77,9 @@ pub struct Config {
     pub service: Service,
     /// How stored data are checked in the background.
     pub scrub: Scrub,
+    /// Where the service takes files in from by itself.
+    #[serde(default)]
+    pub inbox: Vec<Inbox>,
 }
 
 /// `[store]`

@@ -4,10 +4,12 @@
 //! the documented default file all take them from here, so that they cannot disagree.
 
 use std::ops::RangeInclusive;
+use std::path::{Component, Path};
 use std::time::Duration;
 
 use bytesize::{ByteSize, GIB, KIB, MIB, PIB, TIB};
 
+use super::inbox::After;
 use super::quote::quoted;
 use super::value::{
     Limit, Metrics, Percent, Rate, Workers, format_duration, format_size, parse_duration,
@@ -36,6 +38,14 @@ pub(super) enum Rule {
     Choice(&'static [&'static str]),
     /// An address that no other machine can reach.
     LoopbackOrOff,
+    /// An absolute path that can be compared with another.
+    Folder,
+    /// A glob for the name of a file.
+    Pattern,
+    Switch,
+    Integer(RangeInclusive<i32>),
+    /// What becomes of a file that was taken in: it may be moved to a folder.
+    After,
 }
 
 /// The longest time anything is kept or put off for: larger is a mistake in the unit.
@@ -109,6 +119,22 @@ pub(super) static KEYS: [Key; 28] = [
     ),
 ];
 
+/// The name of the list of inboxes.
+pub(super) const INBOX: &str = "inbox";
+
+/// The keys of each inbox, in the order of the default file. They stand in files only.
+pub(super) static INBOX_KEYS: [Key; 6] = [
+    key("inbox.path", Rule::Folder),
+    key("inbox.patterns", Rule::Pattern),
+    key("inbox.recursive", Rule::Switch),
+    key(
+        "inbox.settle",
+        Rule::Time(Duration::ZERO..=Duration::from_hours(1)),
+    ),
+    key("inbox.after", Rule::After),
+    key("inbox.priority", Rule::Integer(-1000..=1000)),
+];
+
 const fn key(name: &'static str, rule: Rule) -> Key {
     Key { name, rule }
 }
@@ -123,6 +149,16 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     KEYS.iter().map(|key| key.name)
 }
 
+/// The key of an inbox that has this name within it.
+pub(super) fn find_in_inbox(leaf: &str) -> Option<&'static Key> {
+    INBOX_KEYS.iter().find(|key| key.leaf() == leaf)
+}
+
+/// The names that keys have within an inbox.
+pub(super) fn inbox_leaves() -> impl Iterator<Item = &'static str> {
+    INBOX_KEYS.iter().map(Key::leaf)
+}
+
 /// The names of all sections, each once.
 pub(super) fn sections() -> Vec<&'static str> {
     let mut sections: Vec<_> = names()
@@ -130,6 +166,15 @@ pub(super) fn sections() -> Vec<&'static str> {
         .collect();
     sections.dedup();
     sections
+}
+
+impl Key {
+    /// The name without the section.
+    pub(super) fn leaf(&self) -> &'static str {
+        self.name
+            .split_once('.')
+            .map_or(self.name, |(_, leaf)| leaf)
+    }
 }
 
 impl Rule {
@@ -160,6 +205,17 @@ impl Rule {
                 Workers::Count(count) => range.contains(&count),
             }),
             Self::LoopbackOrOff => text.parse::<Metrics>().ok().map(|_| true),
+            Self::Folder => {
+                check_path(text)?;
+                Path::new(text).is_absolute().then_some(true)
+            }
+            Self::Pattern => Some(true),
+            Self::Switch => text.parse::<bool>().ok().map(|_| true),
+            Self::Integer(range) => text.parse().ok().map(|number| range.contains(&number)),
+            Self::After => {
+                check_path(text)?;
+                text.parse::<After>().ok().map(|_| true)
+            }
         };
         match fits {
             None => Err(self.refuse(&quoted(text))),
@@ -188,6 +244,15 @@ impl Rule {
                 range.end()
             ),
             Self::Choice(choices) => &format!("one of: {}", choices.join(", ")),
+            Self::Folder => "an absolute path in quotes (example: /srv/incoming)",
+            Self::Pattern => "a pattern in quotes (example: *.iso) or a list of such",
+            Self::Switch => "true or false",
+            Self::Integer(range) => {
+                &format!("a whole number from {} to {}", range.start(), range.end())
+            }
+            Self::After => {
+                "\"keep\", \"delete\" or the absolute path of a folder (example: /srv/done)"
+            }
             Self::LoopbackOrOff => {
                 "\"off\" or an address with its port (examples: 127.0.0.1:9184, [::1]:9184)"
             }
@@ -217,6 +282,11 @@ impl Rule {
             Self::Number(range) => format!("{} to {}", range.start(), range.end()),
             Self::NumberOrAuto(range) => format!("{} to {}", range.start(), range.end()),
             Self::Choice(choices) => choices.join(", "),
+            Self::Folder => "an absolute path".to_owned(),
+            Self::Pattern => "a pattern, or a list of patterns".to_owned(),
+            Self::Switch => "true or false".to_owned(),
+            Self::Integer(range) => format!("{} to {}", range.start(), range.end()),
+            Self::After => "keep, delete, or an absolute path".to_owned(),
             Self::LoopbackOrOff => "\"off\", or a loopback address with its port".to_owned(),
         }
     }
@@ -237,6 +307,14 @@ impl Rule {
                     "is not a loopback address: other machines could reach it, and metrics have no \
                      authentication (examples: 127.0.0.1:9184, [::1]:9184)",
                 ),
+            Self::Folder | Self::After => Path::new(text)
+                .components()
+                .any(|part| part == Component::ParentDir)
+                .then_some("holds `..`; write the path without it"),
+            Self::Pattern if text.is_empty() => Some("is empty and matches no file"),
+            Self::Pattern => text
+                .contains('/')
+                .then_some("holds a /, but a pattern is compared with the name of a file alone"),
             _ => None,
         };
         match wrong {

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::rule::KEYS;
 use super::{Config, FlagValue, Limit, Loaded, Memory, Origin, Sources, load};
 
+mod inbox;
 mod keys;
 mod mistakes;
 mod random;

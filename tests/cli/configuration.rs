@@ -66,7 +66,7 @@ fn the_default_file_is_the_documented_one_and_is_right() {
 }
 
 /// The mistakes that a file can hold, and what must be said about each beside the file.
-const MISTAKES: [(&str, &[&str]); 9] = [
+const MISTAKES: [(&str, &[&str]); 13] = [
     (
         "[memory]\nlimit = \"1 KiB\"\n",
         &["memory.limit", "\"1 KiB\"", "1 MiB to 1 PiB"],
@@ -96,6 +96,19 @@ const MISTAKES: [(&str, &[&str]); 9] = [
         &["limit", "did you mean `memory.limit`?"],
     ),
     ("memory = 3\n", &["memory", "[memory]"]),
+    (
+        "[[inbox]]\npath = \"/a\"\n[[inbox]]\npath = \"/b\"\nsettle = \"2h\"\n",
+        &["inbox[2].settle", "\"2h\"", "0s to 1h"],
+    ),
+    (
+        "[[inbox]]\npath = \"/a\"\nsetle = \"2s\"\n",
+        &["inbox[1].setle", "did you mean `inbox[1].settle`?"],
+    ),
+    (
+        "[[inbox]]\npath = \"/a\"\nafter = \"/a/done\"\n",
+        &["inbox[1].after", "\"/a/done\"", "inside \"/a\""],
+    ),
+    ("[inbox]\npath = \"/a\"\n", &["inbox", "[[inbox]]"]),
     ("[memory]\n\nlimit = \n", &["line 3"]),
 ];
 
@@ -290,6 +303,34 @@ fn a_higher_layer_wins_and_show_says_where_each_value_comes_from() {
         .lines()
         .find(|line| line.starts_with("compression.level"));
     assert!(line.unwrap().ends_with(user), "{outcome}");
+}
+
+#[test]
+fn inboxes_of_all_files_are_shown_with_the_file_of_each() {
+    let world = World::new();
+    write_user_file(&world, "[[inbox]]\npath = \"/srv/a\"\n");
+    world.write(
+        "my.toml",
+        b"[[inbox]]\npath = \"/srv/b\"\nafter = \"delete\"\n",
+    );
+    let args = ["config", "show", "--config", "my.toml"];
+    let outcome = world.run([&args[..], &["--json"]].concat()).exits(0);
+    let told = |value: &str, origin: &str| (value.to_owned(), origin.to_owned());
+    let user = world.user_file();
+    let user = user.to_str().unwrap();
+    assert_eq!(shown(&outcome, "inbox[1].path"), told("/srv/a", user));
+    assert_eq!(shown(&outcome, "inbox[1].after"), told("keep", "built in"));
+    assert_eq!(shown(&outcome, "inbox[2].path"), told("/srv/b", "my.toml"));
+    assert_eq!(shown(&outcome, "inbox[2].after"), told("delete", "my.toml"));
+
+    let outcome = world.run(args).exits(0);
+    let text = outcome.text();
+    let line = text.lines().find(|line| line.starts_with("inbox[2].path "));
+    assert!(line.unwrap().ends_with("my.toml"), "{outcome}");
+
+    // The same folder in both is told with both.
+    world.write("my.toml", b"[[inbox]]\npath = \"/srv/a/\"\n");
+    assert_refused(&world, world.run(args), &["my.toml", "inbox[1].path", user]);
 }
 
 #[test]

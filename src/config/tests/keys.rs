@@ -90,10 +90,7 @@ fn default_file_names_every_key_once_in_order_with_its_default() {
             ));
         }
     }
-    let expected: Vec<_> = shown
-        .into_iter()
-        .map(|s| (s.key.to_owned(), s.value))
-        .collect();
+    let expected: Vec<_> = shown.into_iter().map(|s| (s.key, s.value)).collect();
     assert_eq!(written, expected);
 }
 
@@ -134,6 +131,9 @@ fn table_of_keys_and_config_have_the_same_keys() {
     let config = serde_json::to_value(Config::default()).unwrap();
     let mut fields: Vec<String> = Vec::new();
     for (section, keys) in config.as_object().unwrap() {
+        if section == rule::INBOX {
+            continue;
+        }
         fields.extend(
             keys.as_object()
                 .unwrap()

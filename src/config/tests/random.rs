@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::Machine;
 use crate::config::layer::Layer;
-use crate::config::rule::KEYS;
+use crate::config::rule::{self, KEYS};
 use crate::config::{ConfigError, FlagValue, check_file, load};
 
 /// Lines that look like configuration, so that random files get past the parser.
@@ -23,6 +23,23 @@ fn line() -> impl Strategy<Value = String> {
         ("\"?[a-z.\\[\\]0-9-]{0,20}\"?", value)
             .prop_map(|(key, value)| format!("{key} = {value}\n")),
         "\\[[a-z.]{0,12}\\]\n",
+        inbox_line(),
+    ]
+}
+
+/// The same for inboxes; most of what follows a header belongs to them.
+fn inbox_line() -> impl Strategy<Value = String> {
+    let leaf = prop::sample::select(rule::inbox_leaves().collect::<Vec<_>>());
+    let value = prop_oneof![
+        "'/?[a-c*/.]{0,4}'",
+        "\\['[a-z*/]{0,3}'(, '[a-z*]')?\\]",
+        "-?[0-9]{1,20}",
+        "true"
+    ];
+    prop_oneof![
+        Just("[[inbox]]\n".to_owned()),
+        "\\[\\[inbox\\]\\]\npath = '/[abc]'\n",
+        (leaf, value).prop_map(|(leaf, value)| format!("{leaf} = {value}\n")),
     ]
 }
 
@@ -41,6 +58,14 @@ proptest! {
     #[test]
     fn no_lines_in_a_file_make_it_panic(lines in prop::collection::vec(line(), 0..6)) {
         let _ = check_bytes(lines.concat().as_bytes());
+    }
+
+    #[test]
+    fn inboxes_are_loaded_or_refused_but_never_fail_to_merge(
+        lines in prop::collection::vec(inbox_line(), 0..6)
+    ) {
+        let checked = check_bytes(lines.concat().as_bytes());
+        prop_assert!(!matches!(checked, Err(ConfigError::Merge(_))), "{checked:?}");
     }
 
     #[test]
