@@ -61,6 +61,7 @@ pub(super) enum Command {
     Show(Show),
     Config(Config),
     Pressure(Pressure),
+    Serve(Serve),
 }
 
 /// Take in files, folders, or standard input
@@ -223,6 +224,23 @@ pub(super) enum PressureAction {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Run as a service: take in what comes in over the socket and in inboxes, until told to stop
+///
+/// It stays in the foreground. SIGTERM and SIGINT let running files finish, a second one ends it at once;
+/// SIGHUP reads the configuration again, SIGUSR1 gives memory back, SIGUSR2 writes its state to the log.
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// The control socket
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// The most memory the service may use, such as 64M
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<String>,
+    /// The most threads to work with
+    #[arg(long, value_name = "N")]
+    pub workers: Option<String>,
 }
 
 /// How results are printed.

@@ -7,6 +7,7 @@ mod args;
 mod config;
 mod exit;
 mod list;
+mod logging;
 mod names;
 mod output;
 mod pressure;
@@ -14,6 +15,7 @@ mod process;
 mod report;
 mod restore;
 mod screen;
+mod serve;
 mod setup;
 mod summary;
 mod verify;
@@ -35,6 +37,7 @@ pub fn run() -> Exit {
         Command::List(args) => list::list(common, args),
         Command::Show(args) => list::show(common, args),
         Command::Config(args) => config::run(common, args),
+        Command::Serve(args) => serve::run(common, args),
         Command::Pressure(args) => pressure::run(common, args),
     };
     outcome.unwrap_or_else(|error| {

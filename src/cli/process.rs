@@ -55,6 +55,7 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
         workers: setup.workers(),
         cache_bytes: setup.config.heap.piece_cache.as_u64(),
         shared_buffer_bytes: 0,
+        reserved_bytes: 0,
         worker_buffer_bytes: pipeline::worker_buffer_bytes(&method_of(&setup)?),
         worker_context_bytes: context_bytes(level),
     };
@@ -171,7 +172,7 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
 
 /// Threads to start: more than may work at first, for a limit that is raised meanwhile, but not by any
 /// number, since each takes memory that nobody has planned for.
-fn threads(planned: usize, wanted: usize) -> usize {
+pub(super) fn threads(planned: usize, wanted: usize) -> usize {
     wanted.min(planned.max(RESTING_AT_MOST))
 }
 
@@ -275,7 +276,7 @@ fn report_missing(
 }
 
 /// How a store that has yet to be created would cut files.
-fn chunking(setup: &Setup) -> Chunking {
+pub(super) fn chunking(setup: &Setup) -> Chunking {
     let chunking = &setup.config.chunking;
     match chunking.method {
         ChunkingMethod::Fixed => Chunking::Fixed,
@@ -287,13 +288,13 @@ fn chunking(setup: &Setup) -> Chunking {
 }
 
 /// The chunker of the store there is, or would be: its buffers are planned before the store is opened.
-fn method_of(setup: &Setup) -> anyhow::Result<pipeline::chunker::Method> {
+pub(super) fn method_of(setup: &Setup) -> anyhow::Result<pipeline::chunker::Method> {
     let format = crate::store::format::Format::read(&setup.store);
     let chunking = format.map_or_else(|_| chunking(setup), |format| format.chunking);
     Ok(pipeline::method(&chunking, &setup.store)?)
 }
 
-fn seal_left_behind(store: &Store, screen: &Screen) -> anyhow::Result<()> {
+pub(super) fn seal_left_behind(store: &Store, screen: &Screen) -> anyhow::Result<()> {
     let recovered = recover(store, output::now_ns())?;
     for path in &recovered.damaged {
         let path = show_path(path);

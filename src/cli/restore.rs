@@ -124,6 +124,7 @@ pub(super) fn wish(setup: &Setup) -> Wish {
         workers: setup.workers(),
         cache_bytes: LIST_BYTES,
         shared_buffer_bytes: one - each,
+        reserved_bytes: 0,
         worker_buffer_bytes: each,
         // A decompression context.
         worker_context_bytes: 256 << 10,
@@ -300,6 +301,7 @@ impl Job<'_> {
             self.workers,
             self.stop,
             self.progress,
+            None,
             output,
         )
     }

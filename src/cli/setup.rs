@@ -6,15 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 use super::args::{Common, Working};
 use super::exit::TooLittleMemory;
-use super::screen::{LogWriter, Screen};
-use crate::config::{self, Config, FlagValue, LogLevel, Measure, Origin, Role, Sources};
+use super::logging::{self, Filter};
+use super::screen::Screen;
+use crate::config::{self, Config, FlagValue, Loaded, Measure, Origin, Role, Sources};
 use crate::daemon::around::Surroundings;
 use crate::daemon::live::{self, LiveLimits, Reload};
 use crate::daemon::pushes::Pushes;
@@ -40,7 +37,11 @@ pub(super) struct Setup {
     pub store: PathBuf,
     /// What the limits were found with, until a run takes it over.
     senses: Cell<Option<(Surroundings, LiveLimits<'static>)>>,
-    sources: Sources,
+    pub sources: Sources,
+    /// The configuration with where it came from.
+    pub loaded: Loaded,
+    /// Changes what is logged, if this started the logging.
+    pub filter: Option<Filter>,
 }
 
 impl Setup {
@@ -57,10 +58,26 @@ impl Setup {
         }
         let sources = Sources::from_process(Role::Command, common.config.clone(), flags);
         let loaded = config::load(&sources)?;
-        let config = loaded.config;
         let quiet = working.is_none_or(|working| working.quiet);
+        Setup::of(sources, loaded, quiet)
+    }
+
+    /// Loads the configuration of a service with these flags above it, and starts logging.
+    pub(super) fn load_service(
+        common: &Common,
+        mut flags: Vec<FlagValue>,
+    ) -> anyhow::Result<Setup> {
+        flags.extend(common_flags(common)?);
+        let sources = Sources::from_process(Role::Service, common.config.clone(), flags);
+        let loaded = super::serve::load(&sources)?;
+        Setup::of(sources, loaded, true)
+    }
+
+    fn of(sources: Sources, loaded: Loaded, quiet: bool) -> anyhow::Result<Setup> {
+        let config = loaded.config.clone();
         let screen = Screen::new(quiet, config.progress.interval);
-        start_logging(config.log.level, &screen);
+        let filter = logging::start(config.log.level, config.log.format, &screen)
+            .context("write to the journal")?;
         let store = config::store_path(&config, |name| std::env::var_os(name))?;
         let around = Surroundings::open(Path::new("/"));
         let wanted = wanted(&config, loaded.origin.get("memory.limit"));
@@ -75,17 +92,14 @@ impl Setup {
             store,
             senses: Cell::new(Some((around, live))),
             sources,
+            loaded,
+            filter,
         })
     }
 
     /// Threads that were asked for, or as many as there are cores.
     pub(super) fn workers(&self) -> usize {
-        match self.config.pipeline.workers {
-            config::Workers::Count(count) => usize::from(count),
-            config::Workers::Auto => {
-                std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
-            }
-        }
+        workers(&self.config)
     }
 
     /// Fits what a command would like to use under the limit.
@@ -130,6 +144,14 @@ impl Setup {
 /// Reading stops within this time even if whoever takes the bytes does not take them.
 pub(super) const READER_PATIENCE: Patience = Patience::AtMost(Duration::from_millis(900));
 
+/// Threads that were asked for, or as many as there are cores.
+pub(super) fn workers(config: &Config) -> usize {
+    match config.pipeline.workers {
+        config::Workers::Count(count) => usize::from(count),
+        config::Workers::Auto => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+    }
+}
+
 /// What memory is judged by.
 pub(super) fn rules(config: &Config, thresholds: Thresholds, need_bytes: u64) -> Rules {
     Rules {
@@ -153,7 +175,7 @@ fn reload(sources: Sources) -> Reload<'static> {
     })
 }
 
-fn wanted(config: &Config, origin: Option<&Origin>) -> Wanted {
+pub(super) fn wanted(config: &Config, origin: Option<&Origin>) -> Wanted {
     Wanted {
         limit: match config.memory.limit {
             config::Limit::Auto => None,
@@ -168,27 +190,6 @@ fn wanted(config: &Config, origin: Option<&Origin>) -> Wanted {
         threshold_bytes: config.memory.threshold.as_u64(),
         resume: Resume::Percent(config.memory.resume.0),
     }
-}
-
-fn start_logging(level: LogLevel, screen: &Screen) {
-    let level = match level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let writer = LogWriter(screen.clone());
-    let lines = tracing_subscriber::fmt::layer()
-        .with_ansi(false)
-        .with_target(false)
-        .with_writer(move || writer.clone());
-    let only_ours = Targets::new().with_target("filed", level);
-    // Started twice in one process, the first stays.
-    let _ = tracing_subscriber::registry()
-        .with(lines)
-        .with(only_ours)
-        .try_init();
 }
 
 /// What the flags of every command set.

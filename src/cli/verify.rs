@@ -112,6 +112,7 @@ fn wish(setup: &Setup) -> Wish {
         workers: setup.workers(),
         cache_bytes: LIST_BYTES,
         shared_buffer_bytes: 0,
+        reserved_bytes: 0,
         worker_buffer_bytes: one,
         // A decompression context, and a pack's lists: as its trailer has them and as walked.
         worker_context_bytes: 3 << 20,
@@ -203,6 +204,7 @@ impl Check<'_> {
             self.workers,
             self.stop,
             self.progress,
+            None,
             Output::Nowhere,
         )?;
         Ok((version.amounts.pieces, version.size_bytes))

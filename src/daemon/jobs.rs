@@ -72,6 +72,16 @@ pub enum State {
 pub const STATES: [State; 4] = [State::Queued, State::Running, State::Stored, State::Failed];
 
 impl State {
+    /// Its name, as it is shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Queued => "queued",
+            State::Running => "running",
+            State::Stored => "stored",
+            State::Failed => "failed",
+        }
+    }
+
     /// Of a number that is none of ours, whoever wrote it: given up.
     fn of_number(number: i64) -> State {
         match number {

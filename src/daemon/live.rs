@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use super::tuning::{self, Plan, Wish};
+use super::tuning::{self, Plan, TooSmall, Wish};
 use crate::pressure::limits::{self, FoundLimit, LimitSource, Limits, Wanted};
 use crate::pressure::probe::group::{GroupProbe, GroupUsage};
 use crate::pressure::probe::host::HostMemory;
@@ -108,10 +108,31 @@ impl<'a> LiveLimits<'a> {
     }
 
     /// Wants something else from now on; what applies then.
-    pub(super) fn set(&mut self, wanted: Wanted, wish: Wish, group: &GroupProbe) -> Applied {
-        self.wanted = wanted;
-        self.wish = Some(wish);
-        self.apply(group)
+    ///
+    /// # Errors
+    ///
+    /// If not even one worker fits under it: then everything stays as it was.
+    pub(super) fn set(
+        &mut self,
+        wanted: Wanted,
+        wish: Wish,
+        group: &GroupProbe,
+    ) -> Result<Applied, TooSmall> {
+        let before = std::mem::replace(&mut self.wanted, wanted);
+        let limits = self.limits(group);
+        match tuning::fit(&wish, &limits.thresholds) {
+            Ok(plan) => {
+                self.wish = Some(wish);
+                Ok(Applied {
+                    limits,
+                    plan: Some(plan),
+                })
+            }
+            Err(too_small) => {
+                self.wanted = before;
+                Err(too_small)
+            }
+        }
     }
 
     fn apply(&self, group: &GroupProbe) -> Applied {
@@ -197,6 +218,7 @@ mod tests {
             workers: 4,
             cache_bytes: 4 * MIB,
             shared_buffer_bytes: 0,
+            reserved_bytes: 0,
             worker_buffer_bytes: 4 * MIB,
             worker_context_bytes: MIB,
         }

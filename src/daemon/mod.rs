@@ -25,6 +25,7 @@ pub mod relief;
 pub mod service;
 mod signals;
 mod slow_reads;
+pub mod socket;
 pub mod timeline;
 pub mod tuning;
 
@@ -326,6 +327,7 @@ impl Control<'_, '_> {
                 self.watch.relief.holdings().held_bytes,
             );
             tracing::info!(
+                target: "filed::mode",
                 from = %change.from,
                 to = %change.to,
                 why = %change.why,

@@ -49,6 +49,8 @@ pub struct Wish {
     pub cache_bytes: u64,
     /// Buffers whatever the number of workers, in bytes.
     pub shared_buffer_bytes: u64,
+    /// What others use beside the pool, whatever the number of workers, in bytes.
+    pub reserved_bytes: u64,
     /// Buffers of each worker, in bytes.
     pub worker_buffer_bytes: u64,
     /// Compression context of each worker, in bytes.
@@ -88,7 +90,7 @@ pub fn need_bytes(workers: usize) -> u64 {
 fn fit_under(wish: &Wish, limit_bytes: u64) -> Result<Plan, TooSmall> {
     let each = wish.worker_buffer_bytes + wish.worker_context_bytes + WORKER_BYTES;
     let least_cache = LEAST_CACHE_BYTES.min(wish.cache_bytes);
-    let fixed = BASE_BYTES + wish.shared_buffer_bytes + least_cache;
+    let fixed = BASE_BYTES + wish.shared_buffer_bytes + wish.reserved_bytes + least_cache;
     let smallest_bytes = fixed + each;
     let Some(left) = limit_bytes.checked_sub(smallest_bytes) else {
         return Err(TooSmall { smallest_bytes });
@@ -130,6 +132,7 @@ mod tests {
             workers: 8,
             cache_bytes: 4 * MIB,
             shared_buffer_bytes: MIB,
+            reserved_bytes: 0,
             worker_buffer_bytes: 3 * MIB,
             worker_context_bytes: MIB,
         }

@@ -61,7 +61,8 @@ pub fn buffer_bytes(workers: usize) -> u64 {
     plain * held_by(MAX_PLAIN_BYTES) + workers as u64 * held_by(MAX_RECORD_BYTES)
 }
 
-/// Gives out a version's content. [`Progress::done_bytes`] counts what has been written.
+/// Gives out a version's content, or `part` of its bytes. [`Progress::done_bytes`] counts what has been
+/// written. Of a part, as of the whole, each piece is proved; the digest of the whole is not.
 #[expect(
     clippy::too_many_arguments,
     reason = "what the work needs, each from another owner"
@@ -74,12 +75,18 @@ pub fn give_out(
     workers: usize,
     stop: &Stop,
     progress: &Progress,
+    part: Option<Range<u64>>,
     output: Output<'_>,
 ) -> Result<(), RestoreError> {
+    let mut plan = Plan::new(store, lists, version);
+    let first_offset = match &part {
+        Some(part) => plan.skip_to(part.start)?,
+        None => 0,
+    };
     let line = Line {
         window: workers as u64 + AHEAD,
         state: Mutex::new(State {
-            plan: Plan::new(store, lists, version),
+            plan,
             next: 0,
             over: false,
             written: 0,
@@ -96,7 +103,10 @@ pub fn give_out(
         for _ in 0..workers {
             scope.spawn(|| line.work());
         }
-        let outcome = line.write(version, progress, output);
+        let outcome = match &part {
+            Some(part) => line.write_part(part, first_offset, progress, output),
+            None => line.write(version, progress, output),
+        };
         // Whoever still reads ahead of a writer that has given up may stop.
         line.end();
         outcome
@@ -141,6 +151,23 @@ enum Step {
         ordinals: Range<u32>,
     },
     Hole(u64),
+}
+
+impl Step {
+    /// How much of the content it is.
+    fn length_bytes(&self) -> u64 {
+        match self {
+            Step::Hole(bytes) => *bytes,
+            Step::Frame { pack, ordinals, .. } => {
+                let range = ordinals.start as usize..ordinals.end as usize;
+                let pieces = &pack.list.pieces()[range];
+                pieces
+                    .iter()
+                    .map(|piece| u64::from(piece.length_bytes))
+                    .sum()
+            }
+        }
+    }
 }
 
 impl<'a> Line<'a> {
@@ -279,6 +306,45 @@ impl<'a> Line<'a> {
         Ok(())
     }
 
+    /// The writer of a part: what is ready begins at `offset` of the content.
+    fn write_part(
+        &self,
+        part: &Range<u64>,
+        mut offset: u64,
+        progress: &Progress,
+        mut output: Output<'_>,
+    ) -> Result<(), RestoreError> {
+        let within = |offset: u64, length: u64| {
+            let start = part.start.clamp(offset, offset + length);
+            let end = part.end.clamp(start, offset + length);
+            start - offset..end - offset
+        };
+        while offset < part.end {
+            let Some(ready) = self.next_ready()? else {
+                break;
+            };
+            let (length, written) = match ready {
+                Ready::Hole(bytes) => {
+                    let wanted = within(offset, bytes);
+                    let written = wanted.end - wanted.start;
+                    output.hole(written, &mut blake3::Hasher::new(), self.stop)?;
+                    (bytes, written)
+                }
+                Ready::Bytes(plain, range) => {
+                    let bytes = &plain[range];
+                    let wanted = within(offset, bytes.len() as u64);
+                    let part = &bytes[wanted.start as usize..wanted.end as usize];
+                    let at = offset + wanted.start;
+                    output.bytes(part, at).map_err(RestoreError::Write)?;
+                    (bytes.len() as u64, part.len() as u64)
+                }
+            };
+            offset += length;
+            progress.done_bytes.fetch_add(written, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// The next step in order, or `None` after the last.
     fn next_ready(&self) -> Result<Option<Ready>, RestoreError> {
         let mut state = self.state();
@@ -372,6 +438,8 @@ struct Plan<'a> {
     /// Number of the next manifest part; the version's own runs come after the last.
     part: usize,
     runs: VecDeque<Run>,
+    /// A step that was looked at and not taken.
+    kept: Option<Step>,
 }
 
 impl<'a> Plan<'a> {
@@ -382,10 +450,28 @@ impl<'a> Plan<'a> {
             version,
             part: 0,
             runs: VecDeque::new(),
+            kept: None,
         }
     }
 
+    /// Leaves out the steps that end at or before `offset` of the content; gives where the next one begins.
+    fn skip_to(&mut self, offset: u64) -> Result<u64, StoreError> {
+        let mut at = 0;
+        while let Some(step) = self.next_step()? {
+            let length = step.length_bytes();
+            if at + length > offset {
+                self.kept = Some(step);
+                break;
+            }
+            at += length;
+        }
+        Ok(at)
+    }
+
     fn next_step(&mut self) -> Result<Option<Step>, StoreError> {
+        if let Some(step) = self.kept.take() {
+            return Ok(Some(step));
+        }
         while self.runs.is_empty() {
             if !self.read_part()? {
                 return Ok(None);

@@ -89,6 +89,7 @@ impl Acknowledged {
                 1,
                 &Stop::default(),
                 &Progress::default(),
+                None,
                 Output::Stream(&mut read),
             )
             .unwrap_or_else(|error| panic!("{name} version {number}: {error}"));

@@ -85,6 +85,8 @@ pub struct Shown {
     pub collections: Given,
     /// Other things given back: by malloc, by the database.
     pub other: Given,
+    /// Bytes of files dealt with in a second, over the last seconds.
+    pub bytes_per_second: u64,
     /// When the configuration was last read successfully, nanoseconds since 1970.
     pub configured_ns: i64,
     /// What keeps the service from its work at present.
@@ -113,6 +115,7 @@ impl Board {
             trims: Given::default(),
             collections: Given::default(),
             other: Given::default(),
+            bytes_per_second: 0,
             configured_ns: now_ns,
             problem: None,
         }))

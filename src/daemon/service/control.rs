@@ -3,7 +3,9 @@
 //! The rule: the first wish to end lets running files finish, for as long as the drain lasts, then stops
 //! them at their next chunk; a second one ends the process at once, which is harmless at any moment.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2};
@@ -20,13 +22,16 @@ use crate::heap::{Trim, malloc};
 use crate::pipeline::Options;
 use crate::pipeline::fingerprints::Examine;
 use crate::pressure::limits::Wanted;
-use std::sync::atomic::Ordering;
 
 /// Signals that mean something to a service only.
 pub(in crate::daemon) const SIGNALS: &[i32] = &[SIGUSR1, SIGUSR2];
 
 /// While it drains, what still runs is told this often.
 const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// The rate of work is that of so long, looked at in steps of so much.
+const RATE_OVER: Duration = Duration::from_secs(5);
+const RATE_STEP: Duration = Duration::from_millis(500);
 
 /// Something that the control loop is to do.
 pub enum Order {
@@ -76,11 +81,13 @@ pub struct Settings {
     pub renew_after_bytes: u64,
     /// Idle buffers go back after this long.
     pub idle: Duration,
+    /// What else applies then.
+    pub also: Box<dyn FnOnce()>,
     /// What has changed.
     pub reloaded: Reloaded,
 }
 
-/// Reads the configuration again, checks all of it, and applies what is not in [`Settings`].
+/// Reads the configuration again and checks all of it.
 pub type Reload<'a> = Box<dyn FnMut() -> Result<Settings, String> + 'a>;
 
 /// A service, as the control loop has it.
@@ -97,6 +104,8 @@ pub struct Attached<'a> {
     /// When the end was asked for, and when what still runs was last told.
     draining: Option<(Instant, Instant)>,
     told_ready: bool,
+    /// Bytes of work at moments of the last seconds.
+    course: VecDeque<(Instant, u64)>,
 }
 
 impl<'a> Attached<'a> {
@@ -118,7 +127,28 @@ impl<'a> Attached<'a> {
             supervisor: Supervisor::new(),
             draining: None,
             told_ready: false,
+            course: VecDeque::new(),
         }
+    }
+
+    /// Bytes of work in a second, over the last seconds.
+    fn rate(&mut self, now: Instant, done_bytes: u64) -> u64 {
+        let recent = |at: Instant| now.duration_since(at) < RATE_OVER;
+        let due = self
+            .course
+            .back()
+            .is_none_or(|(at, _)| now.duration_since(*at) >= RATE_STEP);
+        if due {
+            self.course.push_back((now, done_bytes));
+        }
+        while self.course.len() > 2 && !recent(self.course[1].0) {
+            self.course.pop_front();
+        }
+        let Some((at, bytes)) = self.course.front() else {
+            return 0;
+        };
+        let millis = now.duration_since(*at).as_millis().max(1) as u64;
+        (done_bytes - bytes).saturating_mul(1000) / millis
     }
 
     pub(in crate::daemon) fn take_orders(&mut self) -> Option<mpsc::Receiver<Order>> {
@@ -258,8 +288,10 @@ impl Control<'_, '_> {
         }
         let busy = attached.service.desk.is_busy();
         attached.supervisor.feed(now, Progressed { busy, steps });
-        let shown = attached.service.board.read();
+        let rate = attached.rate(now, done_bytes);
         let service = &attached.service;
+        service.board.write(|shown| shown.bytes_per_second = rate);
+        let shown = service.board.read();
         attached
             .supervisor
             .status(now, || status_line(service, &shown));
@@ -316,7 +348,8 @@ impl Control<'_, '_> {
 
     /// Reads the configuration again: all of what is new applies, or nothing.
     fn reload_service(&mut self) -> (Result<Reloaded, String>, Option<tokio::time::Instant>) {
-        let Some(attached) = &mut self.watch.service else {
+        let watch = &mut *self.watch;
+        let Some(attached) = &mut watch.service else {
             return (Err("there is no service".to_owned()), None);
         };
         attached.supervisor.reloading();
@@ -329,20 +362,32 @@ impl Control<'_, '_> {
                 return (Err(error), None);
             }
         };
-        attached.drain = settings.drain;
-        attached.renew_after_bytes = settings.renew_after_bytes;
-        let service = Arc::clone(&attached.service);
-        service.desk.set(settings.desk);
-        service.set_options(settings.options);
-        service.board.write(|shown| shown.configured_ns = now_ns());
-        self.watch.idle = settings.idle;
-        let watch = &mut *self.watch;
         let applied = match (&mut watch.live, &watch.around) {
             (Some(live), Some(around)) => {
-                Some(live.set(settings.wanted, settings.wish, around.group()))
+                match live.set(settings.wanted, settings.wish, around.group()) {
+                    Ok(applied) => Some(applied),
+                    Err(too_small) => {
+                        let error = format!(
+                            "the memory limit is too small to work with: the smallest that works here \
+                             is {} MiB",
+                            too_small.smallest_bytes.div_ceil(1 << 20)
+                        );
+                        tracing::error!(%error, "going on with the configuration before");
+                        attached.supervisor.ready();
+                        return (Err(error), None);
+                    }
+                }
             }
             _ => None,
         };
+        attached.drain = settings.drain;
+        attached.renew_after_bytes = settings.renew_after_bytes;
+        let service = &attached.service;
+        service.desk.set(settings.desk);
+        service.set_options(settings.options);
+        service.board.write(|shown| shown.configured_ns = now_ns());
+        watch.idle = settings.idle;
+        (settings.also)();
         let next = self.apply(applied);
         tracing::info!(
             applied = settings.reloaded.applied.join(", "),

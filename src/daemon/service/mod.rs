@@ -22,6 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 
+use crate::daemon::socket;
 use crate::daemon::tuning::Plan;
 use crate::heap::{Pool, Totals};
 use crate::pipeline::fingerprints::Fingerprints;
@@ -46,6 +47,8 @@ pub struct Service {
     pub store: Arc<Store>,
     /// Buffers.
     pub pool: Pool,
+    /// Buffers of streams on the socket.
+    pub transfers: Pool,
     /// What the data plane may use.
     pub limits: Arc<Limits>,
     /// What the data plane has done.
@@ -101,6 +104,7 @@ impl Service {
         let service = Service {
             store: parts.store,
             pool: parts.pool,
+            transfers: socket::pool(),
             limits: parts.limits,
             progress: Arc::default(),
             desk: Arc::new(desk),

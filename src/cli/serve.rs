@@ -1,0 +1,217 @@
+//! `filed serve`: the long-running form.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::process::geteuid;
+
+use super::args::{Common, Serve};
+use super::exit::Exit;
+use super::process::{chunking, method_of, seal_left_behind, threads};
+use super::setup::{Setup, flag, wanted};
+use crate::config::{self, Config, Loaded, Sources};
+use crate::daemon::service::control::{Attached, Reload, Reloaded, Settings};
+use crate::daemon::service::desk::DeskSettings;
+use crate::daemon::service::{Parts, Service, supervisor};
+use crate::daemon::socket::{self, Socket};
+use crate::daemon::tuning::{Wish, context_bytes};
+use crate::daemon::{self, Patience};
+use crate::heap::Pool;
+use crate::pipeline::fingerprints::{self, Fingerprints};
+use crate::pipeline::{self, Limits, Options, chunker};
+use crate::store::Store;
+
+/// Keys that apply only when the service starts.
+const NEED_RESTART: &[&str] = &[
+    "store.path",
+    "memory.measure",
+    "memory.dwell",
+    "heap.long_pause",
+    "service.socket",
+    "service.metrics",
+    "log.format",
+];
+
+/// Keys that mean nothing to a service that has its store.
+const WITHOUT_MEANING: &[&str] = &[
+    "chunking.method",
+    "chunking.piece_size",
+    "progress.interval",
+];
+
+/// A start may take this long before the service manager hears of it again: a large store is recovered.
+const START_PATIENCE: Duration = Duration::from_secs(300);
+
+pub(super) fn run(common: &Common, args: &Serve) -> anyhow::Result<Exit> {
+    let flags = [
+        flag("memory.limit", &args.memory, "--memory"),
+        flag("pipeline.workers", &args.workers, "--workers"),
+    ];
+    let setup = Setup::load_service(common, flags.into_iter().flatten().collect())?;
+    let socket_path = config::socket_path(
+        &setup.config,
+        |name| std::env::var_os(name),
+        geteuid().is_root(),
+    )?;
+    let socket_path = args.socket.clone().unwrap_or(socket_path);
+    let method = method_of(&setup)?;
+    let wish = wish(&setup.config, &method);
+    let plan = setup.fit(&wish)?;
+
+    supervisor::extend(START_PATIENCE);
+    let store = Arc::new(Store::open_or_create(&setup.store, chunking(&setup))?);
+    let _only_service = store.claim_service()?;
+    seal_left_behind(&store, &setup.screen)?;
+    let pool = Pool::new(plan.buffer_bytes);
+    let limits = Arc::new(Limits::new(plan.workers));
+    let settings = fingerprints::Settings {
+        limit_bytes: plan.cache_bytes,
+        long_pause: setup.config.heap.long_pause,
+    };
+    let known = Fingerprints::new(&store, settings, pool.account("fingerprints"));
+    let (service, orders) = Service::new(Parts {
+        store: Arc::clone(&store),
+        pool: pool.clone(),
+        limits: Arc::clone(&limits),
+        options: options(&setup.config, threads(plan.workers, wish.workers)),
+        desk: desk(&setup.config),
+        heap: known.totals(),
+        thresholds: setup.memory.thresholds,
+        why: setup.memory.why.clone(),
+        plan,
+    })?;
+
+    let reload = reload(&setup, method);
+    let mut watch = setup.watch(Some(wish), &store, &pool, &limits, Some(&known));
+    watch.service = Some(Attached::new(
+        Arc::clone(&service),
+        orders,
+        setup.config.service.drain,
+        setup.config.service.renew_after.as_u64(),
+        reload,
+    ));
+    let listening = socket::bind(&socket_path)?;
+    let socket =
+        Socket::serve(listening, Arc::clone(&service)).context("serve the control socket")?;
+    tracing::info!(
+        store = %crate::store::show_path(store.root()),
+        socket = %crate::store::show_path(&socket_path),
+        version = env!("CARGO_PKG_VERSION"),
+        "serving"
+    );
+    let run = daemon::run(
+        watch,
+        &service.stop,
+        &service.progress,
+        Patience::Unlimited,
+        &mut |_| {},
+        || service.work(&known),
+    )
+    .context("start the control loop")?;
+    drop(socket);
+    tracing::info!(
+        peak_bytes = run.memory.peak_bytes,
+        mode_changes = run.mode_changes,
+        "ended"
+    );
+    Ok(Exit::Done)
+}
+
+/// What the data plane would like to use.
+fn wish(config: &Config, method: &chunker::Method) -> Wish {
+    Wish {
+        workers: super::setup::workers(config),
+        cache_bytes: config.heap.piece_cache.as_u64(),
+        shared_buffer_bytes: 0,
+        reserved_bytes: socket::buffer_bytes(),
+        worker_buffer_bytes: pipeline::worker_buffer_bytes(method),
+        worker_context_bytes: context_bytes(config.compression.level),
+    }
+}
+
+fn options(config: &Config, workers: usize) -> Options {
+    Options {
+        workers,
+        level: i32::from(config.compression.level),
+        pack_bytes: config.store.pack_size.as_u64(),
+        reread: false,
+    }
+}
+
+fn desk(config: &Config) -> DeskSettings {
+    DeskSettings {
+        most_open: u64::from(config.service.queue),
+        attempts: config.service.attempts,
+        history: config.service.history,
+        history_jobs: u64::from(config.service.history_jobs),
+    }
+}
+
+/// Reads the configuration again, as it was read at the start.
+fn reload(setup: &Setup, method: chunker::Method) -> Reload<'static> {
+    let sources = setup.sources.clone();
+    let filter = setup.filter.clone();
+    let mut before = setup.loaded.clone();
+    Box::new(move || {
+        let loaded = load(&sources).map_err(|error| error.to_string())?;
+        let reloaded = compare(&before, &loaded)?;
+        let config = &loaded.config;
+        let wish = wish(config, &method);
+        let level = config.log.level;
+        let filter = filter.clone();
+        let settings = Settings {
+            wanted: wanted(config, loaded.origin.get("memory.limit")),
+            wish,
+            options: options(config, threads(wish.workers, wish.workers)),
+            desk: desk(config),
+            drain: config.service.drain,
+            renew_after_bytes: config.service.renew_after.as_u64(),
+            idle: config.heap.idle,
+            also: Box::new(move || {
+                if let Some(filter) = filter {
+                    filter.set(level);
+                }
+            }),
+            reloaded,
+        };
+        before = loaded;
+        Ok(settings)
+    })
+}
+
+/// The configuration of a service.
+pub(super) fn load(sources: &Sources) -> Result<Loaded, config::ConfigError> {
+    let mut loaded = config::load(sources)?;
+    // A service has nobody who looks on: what it does is told in its log.
+    if loaded.origin.get("log.level") == Some(&config::Origin::BuiltIn) {
+        loaded.config.log.level = config::LogLevel::Info;
+    }
+    Ok(loaded)
+}
+
+/// Which keys have changed, and when they apply.
+fn compare(before: &Loaded, after: &Loaded) -> Result<Reloaded, String> {
+    let shown = |loaded| config::show(loaded).map_err(|error| error.to_string());
+    let (before, after) = (shown(before)?, shown(after)?);
+    let value_of = |list: &[config::Shown], key: &str| {
+        let found = list.iter().find(|shown| shown.key == key);
+        found.map(|shown| shown.value.clone())
+    };
+    let mut reloaded = Reloaded::default();
+    for key in before.iter().chain(&after).map(|shown| &shown.key) {
+        let known = reloaded.applied.contains(key) || reloaded.restart.contains(key);
+        if known
+            || WITHOUT_MEANING.contains(&key.as_str())
+            || value_of(&before, key) == value_of(&after, key)
+        {
+            continue;
+        }
+        if NEED_RESTART.contains(&key.as_str()) {
+            reloaded.restart.push(key.clone());
+        } else {
+            reloaded.applied.push(key.clone());
+        }
+    }
+    Ok(reloaded)
+}
