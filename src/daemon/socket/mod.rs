@@ -34,6 +34,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+pub use files::Piped;
 pub use listen::{Listening, bind};
 
 use super::service::Service;
