@@ -639,6 +639,12 @@ impl Desk {
         !self.state().running.is_empty()
     }
 
+    /// Whether nothing is being worked on, files or streams.
+    pub fn is_idle(&self) -> bool {
+        let state = self.state();
+        state.running.is_empty() && state.uploading.is_empty()
+    }
+
     /// Waits for so long, or until the service is to end.
     pub(super) fn wait_out(&self, time: Duration) {
         let until = Instant::now() + time;

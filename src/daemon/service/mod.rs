@@ -145,6 +145,8 @@ impl Service {
     fn rounds(&self, known: &Fingerprints<'_>) {
         let mut wait = STORE_WAITS.0;
         while self.desk.wait_for_work() {
+            // If it is too busy for this it looks anyway.
+            self.order(Order::Look);
             let outcome = self.round(known);
             let Err(error) = outcome else {
                 wait = STORE_WAITS.0;
