@@ -15,6 +15,7 @@
 
 mod act;
 pub mod around;
+pub mod inbox;
 pub mod jobs;
 pub mod live;
 pub mod memory;
