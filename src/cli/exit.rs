@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::client::ClientError;
+use super::serve::WrongInbox;
 use crate::config::ConfigError;
 use crate::pipeline::restore::RestoreError;
 use crate::store::StoreError;
@@ -78,7 +79,7 @@ pub(super) fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
         if cause.is::<UsageError>() {
             return (Exit::Usage, None);
         }
-        if cause.is::<ConfigError>() || cause.is::<TooLittleMemory>() {
+        if cause.is::<ConfigError>() || cause.is::<TooLittleMemory>() || cause.is::<WrongInbox>() {
             return (Exit::Config, None);
         }
         if let Some(RestoreError::Store(error)) = cause.downcast_ref() {

@@ -56,6 +56,7 @@ pub use feed::{Fed, Feed, Tag};
 pub use handed::{Giving, Refused, Taking, handing};
 pub use intake::Bell;
 pub use limits::{Limits, Reading, Stop};
+pub use open::is_unchanged;
 pub use report::{Blame, FileReport, Progress, Status};
 pub use times::{TimeCounts, Times};
 pub use walk::{Found, Input, Walk};

@@ -110,7 +110,7 @@ fn sequence(input: Sequence) -> Origin {
 }
 
 /// Whether the file is certainly what this version was read from.
-fn is_unchanged(row: &VersionRow, metadata: &std::fs::Metadata) -> bool {
+pub fn is_unchanged(row: &VersionRow, metadata: &std::fs::Metadata) -> bool {
     let now = Identity::from(metadata_of(metadata));
     row.identity == Some(now)
         && row.size_bytes == metadata.len()

@@ -163,6 +163,24 @@ fn table(status: &Status) -> String {
             Size(done.bytes_per_second)
         ),
     );
+    for inbox in &status.inboxes {
+        let last = match inbox.last_success_ns {
+            Some(ns) => format!("the last {} ago", ago(ns)),
+            None => "none yet".to_owned(),
+        };
+        let mut value = format!(
+            "{}: {} waiting, {} stored ({last}), {} failed",
+            inbox.path,
+            Count(inbox.waiting),
+            Count(inbox.stored),
+            Count(inbox.failed)
+        );
+        if let Some(error) = &inbox.last_error {
+            value.push_str(": ");
+            value.push_str(error);
+        }
+        row("inbox", &value);
+    }
     row("configured", &output::time(status.configured_ns));
     text
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::after::{self, Fate};
-use super::desk::Batch;
+use super::batch::Batch;
 use super::folder::Inbox;
 use super::settle::{Moment, Stamp, later};
 use super::{After, Ended, lock};

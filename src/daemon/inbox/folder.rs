@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::desk::Batch;
+use super::batch::Batch;
 use super::pattern::Patterns;
 use super::settle::{Stamp, Waiting, later};
 use super::walk::Walk;

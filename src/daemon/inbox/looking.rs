@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::after::FAILED;
-use super::desk::Batch;
+use super::batch::Batch;
 use super::folder::Inbox;
 use super::lock;
 use super::settle::{Moment, Seen, Stamp, Verdict, later};
@@ -105,7 +105,7 @@ impl Inbox {
             }
             self.stuck.remove(path);
         }
-        match batch.desk().stored(&self.root.join(path), metadata) {
+        match batch.recipient().stored(&self.root.join(path), metadata) {
             Ok(true) => return self.carry_out(path, &stamp, stop),
             Ok(false) => {}
             Err(error) => self.trouble(path, &error.to_string()),

@@ -18,7 +18,7 @@
 //! When nothing is to be done the thread sleeps until the next walk is due.
 
 mod after;
-mod desk;
+mod batch;
 mod ending;
 mod folder;
 mod looking;
@@ -77,7 +77,7 @@ pub enum After {
 }
 
 /// What the inboxes need of the service.
-pub trait Desk: Send + Sync {
+pub trait Recipient: Send + Sync {
     /// Queues jobs; says of each in turn what came of it.
     ///
     /// # Errors
@@ -195,10 +195,10 @@ impl Inboxes {
     pub fn start(
         options: Vec<InboxOptions>,
         rescan: Duration,
-        desk: Arc<dyn Desk>,
+        recipient: Arc<dyn Recipient>,
     ) -> io::Result<Inboxes> {
         let shared = Arc::new(Shared::new(options, rescan)?);
-        let thread = thread::spawn(Arc::clone(&shared), desk)?;
+        let thread = thread::spawn(Arc::clone(&shared), recipient)?;
         Ok(Inboxes {
             shared,
             thread: Some(thread),

@@ -50,7 +50,7 @@ impl Default for State {
     }
 }
 
-impl Desk for Queue {
+impl Recipient for Queue {
     fn submit(&self, jobs: &[NewJob]) -> Result<Vec<Accepted>, StoreError> {
         assert!(jobs.len() <= 256);
         let mut state = lock(&self.state);
@@ -142,10 +142,10 @@ impl ByHand {
 
     fn with(options: Vec<InboxOptions>, queue: Arc<Queue>) -> ByHand {
         let shared = Arc::new(Shared::new(options, NEVER).unwrap());
-        let desk: Arc<dyn Desk> = Arc::<Queue>::clone(&queue);
+        let recipient: Arc<dyn Recipient> = Arc::<Queue>::clone(&queue);
         let mut by_hand = ByHand {
             queue,
-            worker: Worker::new(Arc::clone(&shared), desk),
+            worker: Worker::new(Arc::clone(&shared), recipient),
             shared,
         };
         by_hand.turn();

@@ -16,20 +16,23 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::desk::Batch;
+use super::batch::Batch;
 use super::folder::{Drawn, Inbox};
 use super::watch::BUFFER_BYTES;
-use super::{Desk, Ended, InboxOptions, InboxStats, Shared, lock};
+use super::{Ended, InboxOptions, InboxStats, Recipient, Shared, lock};
 
 /// Steps of a walk in one turn.
 const STEPS: usize = 512;
 /// Rest after an error that nothing explains, so that it cannot keep a processor busy.
 const REST: Duration = Duration::from_secs(1);
 
-pub(super) fn spawn(shared: Arc<Shared>, desk: Arc<dyn Desk>) -> io::Result<JoinHandle<()>> {
+pub(super) fn spawn(
+    shared: Arc<Shared>,
+    recipient: Arc<dyn Recipient>,
+) -> io::Result<JoinHandle<()>> {
     thread::Builder::new()
         .name("filed-inbox".to_owned())
-        .spawn(move || Worker::new(shared, desk).run())
+        .spawn(move || Worker::new(shared, recipient).run())
 }
 
 pub(super) struct Worker {
@@ -40,11 +43,11 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, desk: Arc<dyn Desk>) -> Worker {
+    pub(super) fn new(shared: Arc<Shared>, recipient: Arc<dyn Recipient>) -> Worker {
         Worker {
             shared,
             inboxes: Vec::new(),
-            batch: Batch::new(desk),
+            batch: Batch::new(recipient),
             buffer: vec![MaybeUninit::uninit(); BUFFER_BYTES],
         }
     }

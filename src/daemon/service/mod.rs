@@ -15,13 +15,15 @@
 pub mod board;
 pub mod control;
 pub mod desk;
+pub mod inboxes;
 pub mod supervisor;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 
+use crate::daemon::inbox::Inboxes;
 use crate::daemon::socket;
 use crate::daemon::tuning::Plan;
 use crate::heap::{Pool, Totals};
@@ -63,6 +65,8 @@ pub struct Service {
     pub bell: Arc<Bell>,
     /// Stops the data plane.
     pub stop: Arc<Stop>,
+    /// Folders that files are taken in from.
+    pub inboxes: OnceLock<Arc<Inboxes>>,
     orders: mpsc::Sender<Order>,
     options: Mutex<Options>,
 }
@@ -112,6 +116,7 @@ impl Service {
             heap: parts.heap,
             bell,
             stop: Arc::default(),
+            inboxes: OnceLock::new(),
             orders,
             options: Mutex::new(parts.options),
         };

@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 
 use super::Desktop;
 use super::reply::{Answer, Refusal};
-use super::wire::{Change, Done, Given, Heap, InWork, JobCounts, Memory, Owners, Status};
+use super::wire::{Change, Done, Given, Heap, InWork, Inbox, JobCounts, Memory, Owners, Status};
+use crate::daemon::inbox::InboxStats;
 use crate::daemon::record::owners;
 use crate::daemon::service::Service;
 use crate::daemon::service::board;
@@ -103,6 +104,9 @@ fn status_of(service: &Service) -> Answer<Status> {
             collected: heap.collected,
             longest_pause_seconds: heap.longest_pause.as_secs_f64(),
         },
+        inboxes: (service.inboxes.get())
+            .map(|inboxes| inboxes.stats().iter().map(inbox).collect())
+            .unwrap_or_default(),
     })
 }
 
@@ -113,6 +117,19 @@ fn change(change: &board::ModeChange) -> Change {
         to: change.to.to_string(),
         why: change.why.clone(),
         freed_bytes: change.freed_bytes,
+    }
+}
+
+fn inbox(stats: &InboxStats) -> Inbox {
+    Inbox {
+        path: show_path(&stats.path).to_string(),
+        waiting: stats.waiting,
+        submitted: stats.submitted,
+        stored: stats.stored,
+        failed: stats.failed,
+        last_success_ns: stats.last_success_ns,
+        last_error: stats.last_error.clone(),
+        overflows: stats.overflows,
     }
 }
 

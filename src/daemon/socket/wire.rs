@@ -35,6 +35,29 @@ pub struct Status {
     pub done: Done,
     /// The heap of the fingerprint cache.
     pub heap: Heap,
+    /// Folders that files are taken in from.
+    pub inboxes: Vec<Inbox>,
+}
+
+/// What a folder that files are taken in from has done since the service began.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Inbox {
+    /// The folder.
+    pub path: String,
+    /// Files that wait until they have settled.
+    pub waiting: u64,
+    /// Files that were queued.
+    pub submitted: u64,
+    /// Files that were stored.
+    pub stored: u64,
+    /// Files that could not be stored.
+    pub failed: u64,
+    /// When the last one was stored.
+    pub last_success_ns: Option<i64>,
+    /// What last went wrong.
+    pub last_error: Option<String>,
+    /// How often more came than could be heard of, so that the folder was looked through.
+    pub overflows: u64,
 }
 
 /// Memory of the service.

@@ -99,7 +99,7 @@ fn after_a_restart_the_rest_is_found_and_what_was_stored_is_done_with() {
 fn more_ends_than_are_kept_are_found_out_by_a_walk() {
     let (_outside, root) = folder();
     let queue = Arc::<Queue>::default();
-    let desk: Arc<dyn Desk> = Arc::<Queue>::clone(&queue);
+    let recipient: Arc<dyn Recipient> = Arc::<Queue>::clone(&queue);
     let shared = Arc::new(Shared::new(Vec::new(), NEVER).unwrap());
     let inboxes = Inboxes {
         shared: Arc::clone(&shared),
@@ -112,5 +112,5 @@ fn more_ends_than_are_kept_are_found_out_by_a_walk() {
     let mail = lock(&shared.mail);
     assert_eq!((mail.ended.len(), mail.rescan), (MOST_ENDED, true));
     drop(mail);
-    Worker::new(shared, desk).turn();
+    Worker::new(shared, recipient).turn();
 }

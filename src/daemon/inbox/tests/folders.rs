@@ -46,8 +46,8 @@ fn a_folder_that_comes_later_or_again_is_found_by_a_walk() {
     let (outside, root) = folder();
     fs::remove_dir(&root).unwrap();
     let queue = Arc::<Queue>::default();
-    let desk: Arc<dyn Desk> = Arc::<Queue>::clone(&queue);
-    let inboxes = Inboxes::start(vec![options(&root)], NEVER, desk).unwrap();
+    let recipient: Arc<dyn Recipient> = Arc::<Queue>::clone(&queue);
+    let inboxes = Inboxes::start(vec![options(&root)], NEVER, recipient).unwrap();
     until(|| {
         inboxes
             .stats()

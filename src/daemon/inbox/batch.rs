@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{Desk, InboxStats, lock};
+use super::{InboxStats, Recipient, lock};
 use crate::daemon::jobs::{Accepted, NewJob};
 
 /// Jobs submitted in one commit.
@@ -18,7 +18,7 @@ const PAUSE_WHEN_ENDED: Duration = Duration::from_millis(200);
 
 /// What is about to be submitted.
 pub(super) struct Batch {
-    desk: Arc<dyn Desk>,
+    recipient: Arc<dyn Recipient>,
     jobs: Vec<NewJob>,
     /// Of the inbox that each job comes from.
     stats: Vec<Arc<Mutex<InboxStats>>>,
@@ -28,9 +28,9 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn new(desk: Arc<dyn Desk>) -> Batch {
+    pub(super) fn new(recipient: Arc<dyn Recipient>) -> Batch {
         Batch {
-            desk,
+            recipient,
             jobs: Vec::new(),
             stats: Vec::new(),
             pause: FIRST_PAUSE,
@@ -38,8 +38,8 @@ impl Batch {
         }
     }
 
-    pub(super) fn desk(&self) -> &dyn Desk {
-        &*self.desk
+    pub(super) fn recipient(&self) -> &dyn Recipient {
+        &*self.recipient
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -82,7 +82,7 @@ impl Batch {
         if self.jobs.is_empty() {
             return true;
         }
-        let accepted = self.desk.submit(&self.jobs).unwrap_or_else(|error| {
+        let accepted = self.recipient.submit(&self.jobs).unwrap_or_else(|error| {
             tracing::warn!(%error, "files cannot be queued: tried again later");
             for stats in &self.stats {
                 lock(stats).last_error = Some(error.to_string());
