@@ -40,6 +40,7 @@ mod open;
 
 mod report;
 pub mod restore;
+mod shelf;
 mod source;
 mod stream;
 mod times;
@@ -58,6 +59,7 @@ pub use intake::Bell;
 pub use limits::{Limits, Reading, Stop};
 pub use open::is_unchanged;
 pub use report::{Blame, FileReport, Progress, Status};
+pub use shelf::Shelf;
 pub use times::{TimeCounts, Times};
 pub use walk::{Found, Input, Walk};
 pub use worker::worker_buffer_bytes;
@@ -106,7 +108,8 @@ pub fn method(chunking: &Chunking, root: &Path) -> Result<Method, StoreError> {
 }
 
 /// Takes in everything that `feed` gives. `bell` is for whoever has something for workers that wait.
-/// The cache `known` must be [serving](Fingerprints::while_serving). Every file gets a report, on whatever thread knows it; a
+/// Packs that are not full at the end are left on the `shelf`, or sealed if there is none. The cache
+/// `known` must be [serving](Fingerprints::while_serving). Every file gets a report, on whatever thread knows it; a
 /// file is reported as stored only when it is durable.
 ///
 /// # Errors
@@ -124,6 +127,7 @@ pub fn take_in(
     bell: &Arc<Bell>,
     options: &Options,
     known: &Fingerprints<'_>,
+    shelf: Option<&Shelf>,
     limits: &Limits,
     stop: &Stop,
     progress: &Progress,
@@ -149,6 +153,7 @@ pub fn take_in(
         ledger: &ledger,
         claims: &claims,
         known,
+        shelf,
         limits,
         stop,
         progress,

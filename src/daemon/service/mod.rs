@@ -28,7 +28,7 @@ use crate::daemon::socket;
 use crate::daemon::tuning::Plan;
 use crate::heap::{Pool, Totals};
 use crate::pipeline::fingerprints::Fingerprints;
-use crate::pipeline::{self, Bell, Limits, Options, Progress, Stop};
+use crate::pipeline::{self, Bell, Limits, Options, Progress, Shelf, Stop};
 use crate::pressure::level::Thresholds;
 use crate::store::error::Chain;
 use crate::store::recover::recover;
@@ -69,6 +69,8 @@ pub struct Service {
     pub inboxes: OnceLock<Arc<Inboxes>>,
     orders: mpsc::Sender<Order>,
     options: Mutex<Options>,
+    /// Packs that are not full yet.
+    shelf: Shelf,
 }
 
 /// What a service is made of that somebody else has built.
@@ -119,6 +121,7 @@ impl Service {
             inboxes: OnceLock::new(),
             orders,
             options: Mutex::new(parts.options),
+            shelf: Shelf::default(),
         };
         Ok((Arc::new(service), obeyed))
     }
@@ -166,6 +169,7 @@ impl Service {
             self.board.write(|shown| shown.problem = Some(problem));
             self.desk.wait_out(wait);
             wait = (wait * 2).min(STORE_WAITS.1);
+            self.shelf.clear();
             // What the round left open is sealed, so that the next one finds what it holds.
             if let Err(error) = recover(&self.store, now_ns()) {
                 tracing::warn!(error = %Chain(&error), "the store cannot be recovered yet");
@@ -182,6 +186,7 @@ impl Service {
             &self.bell,
             &options,
             known,
+            Some(&self.shelf),
             &self.limits,
             &self.stop,
             &self.progress,
