@@ -34,6 +34,7 @@ pub mod fingerprints;
 mod found_cached;
 mod handed;
 mod intake;
+mod known_damage;
 mod ledger;
 mod limits;
 mod open;
@@ -69,6 +70,7 @@ use claims::Claims;
 use commit::{Committer, now_ns};
 use fingerprints::Fingerprints;
 use intake::Intake;
+use known_damage::KnownDamage;
 use ledger::Ledger;
 use worker::{Crew, Worker};
 
@@ -141,6 +143,7 @@ pub fn take_in(
     let intake = Intake::new(feed, Arc::clone(bell), options.workers, limits, stop);
     let ledger = Ledger::new(options.workers);
     let claims = Claims::default();
+    let damage = KnownDamage::of(store)?;
     let crew = Crew {
         store,
         options,
@@ -154,6 +157,7 @@ pub fn take_in(
         claims: &claims,
         known,
         shelf,
+        damage: &damage,
         limits,
         stop,
         progress,

@@ -73,6 +73,7 @@ pub(super) fn open(
             if !crew.options.reread
                 && let Some(row) = crew.store.database().latest(&name)?
                 && is_unchanged(&row, &metadata)
+                && !crew.damage.has_lost(&row)?
             {
                 Progress::add(&crew.progress.done_bytes, row.size_bytes);
                 report(FileReport {

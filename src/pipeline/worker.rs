@@ -16,6 +16,7 @@ use super::compress::{Frame, PLAIN_ROOM_BYTES, RECORD_ROOM_BYTES};
 use super::digest::{CHUNK_BYTES, chunk_subtree};
 use super::fingerprints::{Asker, Fingerprints};
 use super::intake::{Intake, Task};
+use super::known_damage::KnownDamage;
 use super::ledger::{Deposit, Finished, Ledger};
 use super::limits::{Limits, Stop};
 use super::report::{FileReport, Progress, Status};
@@ -51,6 +52,7 @@ pub(super) struct Crew<'run> {
     pub known: &'run Fingerprints<'run>,
     /// Where packs are left that are not full at the end of the run; none if they are sealed.
     pub shelf: Option<&'run Shelf>,
+    pub damage: &'run KnownDamage<'run>,
     pub limits: &'run Limits,
     pub stop: &'run Stop,
     pub progress: &'run Progress,
