@@ -22,7 +22,8 @@
 //! # Giving out
 //!
 //! [`restore`] reads frames with all workers and gives them to one writer in order, a bounded number
-//! ahead. [`verify`](mod@verify) checks packs with all workers.
+//! ahead. [`verify`](mod@verify) checks packs with all workers, [`scrub`] one after the other, slowly, for
+//! as long as it is let.
 
 pub mod chunker;
 mod claims;
@@ -41,6 +42,7 @@ mod open;
 
 mod report;
 pub mod restore;
+pub mod scrub;
 mod shelf;
 mod source;
 mod stream;
