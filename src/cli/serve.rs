@@ -21,6 +21,7 @@ use crate::daemon::tuning::{Wish, context_bytes};
 use crate::daemon::{self, Patience};
 use crate::heap::Pool;
 use crate::pipeline::fingerprints::{self, Fingerprints};
+use crate::pipeline::scrub::ScrubOptions;
 use crate::pipeline::{self, Limits, Options, chunker};
 use crate::store::Store;
 
@@ -78,6 +79,7 @@ pub(super) fn run(common: &Common, args: &Serve) -> anyhow::Result<Exit> {
         limits: Arc::clone(&limits),
         options: options(&setup.config, threads(plan.workers, wish.workers)),
         desk: desk(&setup.config),
+        scrub: scrub(&setup.config),
         heap: known.totals(),
         thresholds: setup.memory.thresholds,
         why: setup.memory.why.clone(),
@@ -130,7 +132,7 @@ fn wish(config: &Config, method: &chunker::Method) -> Wish {
         workers: super::setup::workers(config),
         cache_bytes: config.heap.piece_cache.as_u64(),
         shared_buffer_bytes: 0,
-        reserved_bytes: socket::buffer_bytes(),
+        reserved_bytes: service::buffer_bytes(),
         worker_buffer_bytes: pipeline::worker_buffer_bytes(method),
         worker_context_bytes: context_bytes(config.compression.level),
     }
@@ -151,6 +153,16 @@ fn desk(config: &Config) -> DeskSettings {
         attempts: config.service.attempts,
         history: config.service.history,
         history_jobs: u64::from(config.service.history_jobs),
+    }
+}
+
+fn scrub(config: &Config) -> ScrubOptions {
+    ScrubOptions {
+        rate_bytes: match config.scrub.rate {
+            config::Rate::Off => None,
+            config::Rate::PerSecond(size) => Some(size.as_u64()),
+        },
+        every: config.scrub.every,
     }
 }
 
@@ -212,6 +224,7 @@ fn reload(setup: &Setup, method: chunker::Method, inboxes: Arc<Inboxes>) -> Relo
             drain: config.service.drain,
             renew_after_bytes: config.service.renew_after.as_u64(),
             idle: config.heap.idle,
+            scrub: scrub(config),
             also: Box::new(move || {
                 if let Some(filter) = filter {
                     filter.set(level);

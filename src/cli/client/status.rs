@@ -9,7 +9,7 @@ use crate::cli::args::{Common, Form, Status as Args};
 use crate::cli::exit::{Exit, UsageError};
 use crate::cli::output::{self, Count, Size};
 use crate::config::parse_duration;
-use crate::daemon::socket::wire::{InWork, Status};
+use crate::daemon::socket::wire::{InWork, Scrub, Status};
 
 pub(in crate::cli) fn run(common: &Common, args: &Args) -> anyhow::Result<Exit> {
     let client = Client::new(common, args.reach.socket.as_deref())?;
@@ -47,8 +47,11 @@ pub(in crate::cli) fn run(common: &Common, args: &Args) -> anyhow::Result<Exit> 
 }
 
 /// What the status is worth as an exit code.
-fn exit(_status: &Status) -> Exit {
-    Exit::Done
+fn exit(status: &Status) -> Exit {
+    match status.scrub.damaged_places {
+        0 => Exit::Done,
+        _ => Exit::Damage,
+    }
 }
 
 /// The status as people read it.
@@ -163,6 +166,16 @@ fn table(status: &Status) -> String {
             Size(done.bytes_per_second)
         ),
     );
+    row("scrub", &scrub(&status.scrub));
+    if status.scrub.damaged_places > 0 {
+        row(
+            "DAMAGE",
+            &format!(
+                "{} places: `filed verify` names the files",
+                Count(status.scrub.damaged_places)
+            ),
+        );
+    }
     for inbox in &status.inboxes {
         let last = match inbox.last_success_ns {
             Some(ns) => format!("the last {} ago", ago(ns)),
@@ -182,6 +195,34 @@ fn table(status: &Status) -> String {
         row("inbox", &value);
     }
     row("configured", &output::time(status.configured_ns));
+    text
+}
+
+/// How far the check of what is stored is.
+fn scrub(scrub: &Scrub) -> String {
+    let mut text = scrub.state.clone();
+    if scrub.pass_began_ns.is_some() {
+        text.push_str(&format!(
+            ", {} of {} checked",
+            Size(scrub.checked_bytes),
+            Size(scrub.total_bytes)
+        ));
+    }
+    let time = |seconds: f64| {
+        // Whole seconds are exact enough, and shorter.
+        let time = Duration::from_secs(seconds.round() as u64);
+        humantime::format_duration(time).to_string()
+    };
+    if let Some(seconds) = scrub.expected_pass_seconds {
+        text.push_str(&format!(", a pass takes {}", time(seconds)));
+    }
+    if let Some(ended_ns) = scrub.last_pass_ended_ns {
+        let took = time(scrub.last_pass_seconds.unwrap_or(0.0));
+        text.push_str(&format!(
+            ", the last ended {} ago and took {took}",
+            ago(ended_ns)
+        ));
+    }
     text
 }
 

@@ -21,6 +21,7 @@ use crate::daemon::tuning::Wish;
 use crate::heap::{Trim, malloc};
 use crate::pipeline::Options;
 use crate::pipeline::fingerprints::Examine;
+use crate::pipeline::scrub::{PauseFor, ScrubOptions};
 use crate::pressure::limits::Wanted;
 use crate::pressure::mode::Mode;
 
@@ -88,6 +89,8 @@ pub struct Settings {
     pub renew_after_bytes: u64,
     /// Idle buffers go back after this long.
     pub idle: Duration,
+    /// How what is stored is checked.
+    pub scrub: ScrubOptions,
     /// What else applies then.
     pub also: Box<dyn FnOnce()>,
     /// What has changed.
@@ -111,6 +114,8 @@ pub struct Attached<'a> {
     /// When the end was asked for, and when what still runs was last told.
     draining: Option<(Instant, Instant)>,
     told_ready: bool,
+    /// The scrub is kept from reading, because memory is short.
+    scrub_paused: bool,
     /// When something was last in work.
     busy_at: Instant,
     /// Bytes of work at moments of the last seconds.
@@ -136,6 +141,7 @@ impl<'a> Attached<'a> {
             supervisor: Supervisor::new(),
             draining: None,
             told_ready: false,
+            scrub_paused: false,
             busy_at: Instant::now(),
             course: VecDeque::new(),
         }
@@ -306,6 +312,11 @@ impl Control<'_, '_> {
         if !attached.service.desk.is_idle() {
             attached.busy_at = now;
         }
+        let pressed = self.watch.controller.mode() != Mode::Normal;
+        if pressed != attached.scrub_paused {
+            attached.scrub_paused = pressed;
+            attached.service.scrub.pause(PauseFor::Pressure, pressed);
+        }
         attached.supervisor.feed(now, Progressed { busy, steps });
         let rate = attached.rate(now, done_bytes);
         let service = &attached.service;
@@ -416,6 +427,7 @@ impl Control<'_, '_> {
         let service = &attached.service;
         service.desk.set(settings.desk);
         service.set_options(settings.options);
+        service.scrub.set_options(settings.scrub);
         service.board.write(|shown| shown.configured_ns = now_ns());
         watch.idle = settings.idle;
         (settings.also)();

@@ -10,13 +10,16 @@ use tokio::sync::oneshot;
 
 use super::Desktop;
 use super::reply::{Answer, Refusal};
-use super::wire::{Change, Done, Given, Heap, InWork, Inbox, JobCounts, Memory, Owners, Status};
+use super::wire::{
+    Change, Done, Given, Heap, InWork, Inbox, JobCounts, Memory, Owners, Scrub, Status,
+};
 use crate::daemon::inbox::InboxStats;
 use crate::daemon::record::owners;
 use crate::daemon::service::Service;
 use crate::daemon::service::board;
 use crate::daemon::service::control::{Order, Reloaded};
 use crate::daemon::service::desk::Flow;
+use crate::pipeline::scrub::{PauseFor, ScrubStatus};
 use crate::store::show_path;
 
 pub(super) async fn status(State(desktop): State<Desktop>) -> Answer<Json<Status>> {
@@ -104,6 +107,7 @@ fn status_of(service: &Service) -> Answer<Status> {
             collected: heap.collected,
             longest_pause_seconds: heap.longest_pause.as_secs_f64(),
         },
+        scrub: scrub(&service.scrub.status()),
         inboxes: (service.inboxes.get())
             .map(|inboxes| inboxes.stats().iter().map(inbox).collect())
             .unwrap_or_default(),
@@ -117,6 +121,21 @@ fn change(change: &board::ModeChange) -> Change {
         to: change.to.to_string(),
         why: change.why.clone(),
         freed_bytes: change.freed_bytes,
+    }
+}
+
+fn scrub(status: &ScrubStatus) -> Scrub {
+    Scrub {
+        state: format!("{:?}", status.state).to_lowercase(),
+        pass_began_ns: status.pass_began_ns,
+        checked_bytes: status.checked_bytes,
+        total_bytes: status.pass_total_bytes,
+        last_pass_seconds: status.last_pass.map(|took| took.as_secs_f64()),
+        last_pass_ended_ns: status.last_pass_ended_ns,
+        expected_pass_seconds: status.expected_pass.map(|took| took.as_secs_f64()),
+        read_bytes: status.read_bytes,
+        damaged_places: status.damage.open,
+        replaced_places: status.damage.replaced,
     }
 }
 
@@ -163,12 +182,14 @@ pub(super) async fn ready(State(desktop): State<Desktop>) -> Answer<&'static str
 
 pub(super) async fn pause(State(desktop): State<Desktop>) -> StatusCode {
     desktop.service.desk.set_flow(Flow::Paused);
+    desktop.service.scrub.pause(PauseFor::Request, true);
     tracing::info!("paused, as a client asked for");
     StatusCode::NO_CONTENT
 }
 
 pub(super) async fn resume(State(desktop): State<Desktop>) -> StatusCode {
     desktop.service.desk.set_flow(Flow::Open);
+    desktop.service.scrub.pause(PauseFor::Request, false);
     tracing::info!("resumed, as a client asked for");
     StatusCode::NO_CONTENT
 }
