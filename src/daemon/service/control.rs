@@ -37,7 +37,7 @@ const RATE_STEP: Duration = Duration::from_millis(500);
 
 /// A service with nothing to do looks at its memory this often: it does not grow by itself, work that
 /// begins wakes the loop, and so does whoever tells of pressure.
-const QUIET_SLEEP: Duration = Duration::from_secs(2);
+const QUIET_SLEEP: Duration = Duration::from_secs(3);
 
 /// Something that the control loop is to do.
 pub enum Order {
