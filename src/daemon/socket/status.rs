@@ -17,8 +17,9 @@ use crate::daemon::inbox::InboxStats;
 use crate::daemon::record::owners;
 use crate::daemon::service::Service;
 use crate::daemon::service::board;
-use crate::daemon::service::control::{Order, Reloaded};
+use crate::daemon::service::control::Order;
 use crate::daemon::service::desk::Flow;
+use crate::daemon::service::reload::Reloaded;
 use crate::pipeline::scrub::{PauseFor, ScrubStatus};
 use crate::store::show_path;
 
