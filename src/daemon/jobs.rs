@@ -298,11 +298,11 @@ impl<'a> Jobs<'a> {
     }
 
     /// When the first queued job that is not due yet will be, nanoseconds since 1970.
-    pub fn next_due_ns(&self) -> Result<Option<i64>, StoreError> {
+    pub fn next_due_ns(&self, now_ns: i64) -> Result<Option<i64>, StoreError> {
         self.database.ask("look for the next job", |connection| {
             connection
-                .prepare_cached("SELECT MIN(due_ns) FROM job WHERE state = 0")?
-                .query_row([], |row| row.get(0))
+                .prepare_cached("SELECT MIN(due_ns) FROM job WHERE state = 0 AND due_ns > ?1")?
+                .query_row([now_ns], |row| row.get(0))
         })
     }
 

@@ -149,7 +149,7 @@ fn a_job_that_fails_is_due_later_and_one_that_was_stopped_at_once() {
     };
     end(&jobs, id, &again, SECOND_NS).unwrap();
     assert_eq!(next(&jobs, 4 * SECOND_NS).unwrap(), None);
-    assert_eq!(jobs.next_due_ns().unwrap(), Some(5 * SECOND_NS));
+    assert_eq!(jobs.next_due_ns(SECOND_NS).unwrap(), Some(5 * SECOND_NS));
     let job = next(&jobs, 5 * SECOND_NS).unwrap().unwrap();
     assert_eq!((job.attempts, job.reason.as_deref()), (2, Some("busy")));
     end(&jobs, id, &End::Stopped, 6 * SECOND_NS).unwrap();

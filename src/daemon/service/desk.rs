@@ -14,6 +14,8 @@
 
 mod book;
 mod handing_on;
+#[cfg(test)]
+mod tests;
 
 pub use handing_on::DeskFeed;
 

@@ -65,11 +65,12 @@ impl Desk {
             return false;
         }
         let jobs = self.jobs();
-        let found = jobs.due(now_ns(), SHORT_LIST).and_then(|due| {
-            let next_ns = if due.is_empty() {
-                jobs.next_due_ns()?
-            } else {
-                None
+        let now_ns = now_ns();
+        let found = jobs.due(now_ns, SHORT_LIST).and_then(|due| {
+            // A full list is looked for again before that matters.
+            let next_ns = match due.len() < SHORT_LIST as usize {
+                true => jobs.next_due_ns(now_ns)?,
+                false => None,
             };
             Ok((due, next_ns))
         });
@@ -93,7 +94,7 @@ impl Desk {
     }
 
     /// What the data plane gets next.
-    fn next(&self) -> Fed {
+    pub(super) fn next(&self) -> Fed {
         let mut state = self.state();
         if state.flow == Flow::Draining {
             state.refuse_uploads();
