@@ -62,7 +62,8 @@ pub(crate) fn take_in(files: &[PathBuf], store: &Path) -> Result<MemorySeen, Box
         let (feed, bell) = (Box::new(walk), Arc::default());
         let taken = known.while_serving(|| {
             pipeline::take_in(
-                &store, &pool, feed, &bell, &options, &known, &limits, &stop, &progress, &report,
+                &store, &pool, feed, &bell, &options, &known, None, &limits, &stop, &progress,
+                &report,
             )
         });
         taken.map_err(|error| error.to_string())

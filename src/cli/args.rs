@@ -13,7 +13,8 @@ Names that are not plain text are shown with \\xHH for a byte and \\\\ for a bac
 and are accepted so.
 
 Exit codes: 0 done; 1 failed; 2 usage; 3 finished, but some files were skipped or failed; \
-4 damage found; 10 no store there; 11 store in use; 78 configuration invalid; 128+n on signal n.")]
+4 damage found; 10 no store there; 11 store in use; \
+75 no service answers, or it is busy; 78 configuration invalid; 128+n on signal n.")]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -62,6 +63,22 @@ pub(super) enum Command {
     Config(Config),
     Pressure(Pressure),
     Serve(Serve),
+    Status(Status),
+    Submit(Submit),
+    Jobs(Jobs),
+    /// Have the service begin no new work
+    Pause(Order),
+    /// Have a paused service go on
+    Resume(Order),
+    /// Have the service collect its heap, all generations
+    Collect(Order),
+    /// Have the service give back all memory that nobody uses
+    Trim(Order),
+    /// Have the service read its configuration again
+    ///
+    /// If anything in it is wrong, all of it stays as it was.
+    Reload(Order),
+    Heap(Heap),
 }
 
 /// Take in files, folders, or standard input
@@ -241,6 +258,164 @@ pub(super) struct Serve {
     /// The most threads to work with
     #[arg(long, value_name = "N")]
     pub workers: Option<String>,
+}
+
+/// How a service is reached.
+#[derive(Debug, Args)]
+pub(super) struct Reach {
+    /// The service's control socket
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+/// Something said to all of the service.
+#[derive(Debug, Args)]
+pub(super) struct Order {
+    #[command(flatten)]
+    pub reach: Reach,
+    /// Print JSON Lines
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show how the service is: memory by owner, mode, jobs, rates
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// Again and again, this often
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", require_equals = true)]
+    pub watch: Option<String>,
+    /// Print JSON Lines
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// Hand files, folders, or standard input to the service
+///
+/// The service reads what it can see itself, later. What it cannot see is sent to it, and stored when
+/// this ends.
+#[derive(Debug, Args)]
+pub(super) struct Submit {
+    /// Files and folders, or `-` for standard input
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<OsString>,
+    /// Store standard input under this name
+    #[arg(long = "as", value_name = "NAME")]
+    pub name: Option<OsString>,
+    /// The greater, the sooner
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    pub priority: i32,
+    /// Wait until the files are stored or given up; for those below folders, only until they are queued
+    #[arg(long)]
+    pub wait: bool,
+    /// Print JSON Lines
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// List jobs, the newest first, or do something with some
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Jobs {
+    /// Only those in this state: queued, running, stored or failed
+    #[arg(long, value_name = "STATE")]
+    pub state: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub limit: u32,
+    /// Print JSON Lines
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[arg(
+        long,
+        value_name = "PATH",
+        global = true,
+        help = "The service's control socket"
+    )]
+    pub socket: Option<PathBuf>,
+    #[command(subcommand)]
+    pub action: Option<JobsAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum JobsAction {
+    /// Show everything about a job
+    Show {
+        /// Its number
+        #[arg(value_name = "ID")]
+        id: i64,
+    },
+    /// Give jobs up: queued ones at once, running ones at their next chunk
+    Cancel {
+        /// Their numbers
+        #[arg(value_name = "ID", required = true)]
+        ids: Vec<i64>,
+    },
+    /// Try failed jobs again, or at once those that wait for their next attempt
+    Retry {
+        /// Their numbers
+        #[arg(value_name = "ID", required_unless_present = "failed")]
+        ids: Vec<i64>,
+        /// All that have failed
+        #[arg(long)]
+        failed: bool,
+    },
+    /// Tell what happens to jobs as it happens
+    Watch,
+}
+
+/// Look at the heap of the fingerprint cache
+#[derive(Debug, Args)]
+pub(super) struct Heap {
+    /// Print JSON Lines
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[arg(
+        long,
+        value_name = "PATH",
+        global = true,
+        help = "The service's control socket"
+    )]
+    pub socket: Option<PathBuf>,
+    #[command(subcommand)]
+    pub action: HeapAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum HeapAction {
+    /// Objects by type
+    Census,
+    /// Take a snapshot, to be compared with later
+    Snapshot {
+        /// What it is for
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        label: String,
+    },
+    /// List the snapshots that are kept
+    Snapshots,
+    /// Show what has changed since a snapshot
+    Compare {
+        /// Number of the earlier one
+        #[arg(value_name = "SINCE")]
+        since: u64,
+        /// Number of the later one; without it, the heap as it is now
+        #[arg(value_name = "TO")]
+        to: Option<u64>,
+    },
+    /// Show what grew since a snapshot and what keeps it alive, and what only cycles hold
+    Leaks {
+        /// Number of the snapshot
+        #[arg(value_name = "SINCE")]
+        since: u64,
+    },
 }
 
 /// How results are printed.

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use super::client::ClientError;
+use super::serve::WrongInbox;
 use crate::config::ConfigError;
 use crate::pipeline::restore::RestoreError;
 use crate::store::StoreError;
@@ -23,6 +25,8 @@ pub enum Exit {
     NoStore,
     /// Another process needs the store for itself.
     InUse,
+    /// No service answers, or it is busy: another attempt may work.
+    Unreachable,
     /// The configuration is invalid.
     Config,
     /// A signal ended it.
@@ -39,6 +43,7 @@ impl From<Exit> for ExitCode {
             Exit::Damage => 4,
             Exit::NoStore => 10,
             Exit::InUse => 11,
+            Exit::Unreachable => 75,
             Exit::Config => 78,
             Exit::Signal(signal) => u8::try_from(128 + signal).unwrap_or(1),
         })
@@ -62,12 +67,19 @@ pub(super) struct TooLittleMemory {
 }
 
 /// The exit code of an error, and what the user can do about it.
-pub(super) fn classify(error: &anyhow::Error) -> (Exit, Option<&'static str>) {
+pub(super) fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
+    let of_store = |error: &StoreError| {
+        let (exit, hint) = of_store(error);
+        (exit, hint.map(str::to_owned))
+    };
     for cause in error.chain() {
+        if let Some(error) = cause.downcast_ref::<ClientError>() {
+            return of_client(error);
+        }
         if cause.is::<UsageError>() {
             return (Exit::Usage, None);
         }
-        if cause.is::<ConfigError>() || cause.is::<TooLittleMemory>() {
+        if cause.is::<ConfigError>() || cause.is::<TooLittleMemory>() || cause.is::<WrongInbox>() {
             return (Exit::Config, None);
         }
         if let Some(RestoreError::Store(error)) = cause.downcast_ref() {
@@ -81,6 +93,24 @@ pub(super) fn classify(error: &anyhow::Error) -> (Exit, Option<&'static str>) {
         }
     }
     (Exit::Failed, None)
+}
+
+fn of_client(error: &ClientError) -> (Exit, Option<String>) {
+    let (exit, hint) = match error {
+        ClientError::NotRunning { .. } => (
+            Exit::Unreachable,
+            "start one with `filed serve`, or give --socket the path of one that runs",
+        ),
+        ClientError::NoPermission { .. } => (
+            Exit::Failed,
+            "its owner, its group and root may: ask for membership in its group",
+        ),
+        ClientError::NotYours(_) => (Exit::Failed, "run this as that user or as root"),
+        ClientError::Busy { .. } => (Exit::Unreachable, "try again in a moment"),
+        ClientError::Refused { hint, .. } => return (Exit::Failed, hint.clone()),
+        ClientError::Broken { .. } => return (Exit::Failed, None),
+    };
+    (exit, Some(hint.to_owned()))
 }
 
 fn of_store(error: &StoreError) -> (Exit, Option<&'static str>) {

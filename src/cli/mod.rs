@@ -4,6 +4,7 @@
 //! which path, why it did not work, and, where there is one, what to do about it.
 
 mod args;
+mod client;
 mod config;
 mod exit;
 mod list;
@@ -37,6 +38,15 @@ pub fn run() -> Exit {
         Command::List(args) => list::list(common, args),
         Command::Show(args) => list::show(common, args),
         Command::Config(args) => config::run(common, args),
+        Command::Status(args) => client::status(common, args),
+        Command::Submit(args) => client::submit(common, args),
+        Command::Jobs(args) => client::jobs(common, args),
+        Command::Pause(args) => client::pause(common, args),
+        Command::Resume(args) => client::resume(common, args),
+        Command::Collect(args) => client::collect(common, args),
+        Command::Trim(args) => client::trim(common, args),
+        Command::Reload(args) => client::reload(common, args),
+        Command::Heap(args) => client::heap(common, args),
         Command::Serve(args) => serve::run(common, args),
         Command::Pressure(args) => pressure::run(common, args),
     };

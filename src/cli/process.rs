@@ -121,6 +121,7 @@ pub(super) fn run(common: &Common, args: &Process) -> anyhow::Result<Exit> {
                     &Arc::default(),
                     &options,
                     &known,
+                    None,
                     &limits,
                     &stop,
                     &progress,

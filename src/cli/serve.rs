@@ -1,5 +1,6 @@
 //! `filed serve`: the long-running form.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +12,16 @@ use super::exit::Exit;
 use super::process::{chunking, method_of, seal_left_behind, threads};
 use super::setup::{Setup, flag, wanted};
 use crate::config::{self, Config, Loaded, Metrics, Sources};
+use crate::daemon::inbox::{After, InboxOptions, Inboxes};
 use crate::daemon::service::control::{Attached, Reload, Reloaded, Settings};
 use crate::daemon::service::desk::DeskSettings;
-use crate::daemon::service::{Parts, Service, supervisor};
+use crate::daemon::service::{self, Parts, Service, supervisor};
 use crate::daemon::socket::{self, Socket};
 use crate::daemon::tuning::{Wish, context_bytes};
 use crate::daemon::{self, Patience};
 use crate::heap::Pool;
 use crate::pipeline::fingerprints::{self, Fingerprints};
+use crate::pipeline::scrub::ScrubOptions;
 use crate::pipeline::{self, Limits, Options, chunker};
 use crate::store::Store;
 
@@ -76,13 +79,18 @@ pub(super) fn run(common: &Common, args: &Serve) -> anyhow::Result<Exit> {
         limits: Arc::clone(&limits),
         options: options(&setup.config, threads(plan.workers, wish.workers)),
         desk: desk(&setup.config),
+        scrub: scrub(&setup.config),
         heap: known.totals(),
         thresholds: setup.memory.thresholds,
         why: setup.memory.why.clone(),
         plan,
     })?;
 
-    let reload = reload(&setup, method);
+    let inboxes = inboxes(&setup.config, store.root()).map_err(WrongInbox)?;
+    let rescan = setup.config.service.rescan;
+    let inboxes = service::inboxes::start(&service, inboxes, rescan).context("watch inboxes")?;
+    let _ = service.inboxes.set(Arc::clone(&inboxes));
+    let reload = reload(&setup, method, Arc::clone(&inboxes));
     let mut watch = setup.watch(Some(wish), &store, &pool, &limits, Some(&known));
     watch.service = Some(Attached::new(
         Arc::clone(&service),
@@ -128,7 +136,7 @@ fn wish(config: &Config, method: &chunker::Method) -> Wish {
         workers: super::setup::workers(config),
         cache_bytes: config.heap.piece_cache.as_u64(),
         shared_buffer_bytes: 0,
-        reserved_bytes: socket::buffer_bytes(),
+        reserved_bytes: service::buffer_bytes(),
         worker_buffer_bytes: pipeline::worker_buffer_bytes(method),
         worker_context_bytes: context_bytes(config.compression.level),
     }
@@ -152,8 +160,54 @@ fn desk(config: &Config) -> DeskSettings {
     }
 }
 
+fn scrub(config: &Config) -> ScrubOptions {
+    ScrubOptions {
+        rate_bytes: match config.scrub.rate {
+            config::Rate::Off => None,
+            config::Rate::PerSecond(size) => Some(size.as_u64()),
+        },
+        every: config.scrub.every,
+    }
+}
+
+/// The inboxes, unless one of them holds the store: what is written there is not to be taken in.
+fn inboxes(config: &Config, store: &Path) -> Result<Vec<InboxOptions>, String> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let store = real(store);
+    let wanted = config.inbox.iter().map(|inbox| {
+        let path = real(&inbox.path);
+        if path == store || inbox.recursive && store.starts_with(&path) || path.starts_with(&store)
+        {
+            return Err(format!(
+                "inbox {}: the store {} and an inbox cannot lie within each other",
+                crate::store::show_path(&inbox.path),
+                crate::store::show_path(&store)
+            ));
+        }
+        Ok(InboxOptions {
+            path: inbox.path.clone(),
+            patterns: inbox.patterns.clone(),
+            recursive: inbox.recursive,
+            settle: inbox.settle,
+            after: match &inbox.after {
+                config::After::Keep => After::Keep,
+                config::After::Delete => After::Delete,
+                config::After::MoveTo(folder) => After::MoveTo(folder.clone()),
+            },
+            priority: inbox.priority,
+        })
+    });
+    wanted.collect()
+}
+
+/// An inbox that cannot be one here.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct WrongInbox(String);
+
 /// Reads the configuration again, as it was read at the start.
-fn reload(setup: &Setup, method: chunker::Method) -> Reload<'static> {
+fn reload(setup: &Setup, method: chunker::Method, inboxes: Arc<Inboxes>) -> Reload<'static> {
+    let store = setup.store.clone();
     let sources = setup.sources.clone();
     let filter = setup.filter.clone();
     let mut before = setup.loaded.clone();
@@ -164,6 +218,8 @@ fn reload(setup: &Setup, method: chunker::Method) -> Reload<'static> {
         let wish = wish(config, &method);
         let level = config.log.level;
         let filter = filter.clone();
+        let wanted_inboxes = self::inboxes(config, &store)?;
+        let (inboxes, rescan) = (Arc::clone(&inboxes), config.service.rescan);
         let settings = Settings {
             wanted: wanted(config, loaded.origin.get("memory.limit")),
             wish,
@@ -172,10 +228,12 @@ fn reload(setup: &Setup, method: chunker::Method) -> Reload<'static> {
             drain: config.service.drain,
             renew_after_bytes: config.service.renew_after.as_u64(),
             idle: config.heap.idle,
+            scrub: scrub(config),
             also: Box::new(move || {
                 if let Some(filter) = filter {
                     filter.set(level);
                 }
+                inboxes.replace(wanted_inboxes, rescan);
             }),
             reloaded,
         };

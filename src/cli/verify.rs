@@ -93,6 +93,7 @@ pub(super) fn run(common: &Common, args: &Verify) -> anyhow::Result<Exit> {
             files: checked.files,
             versions: checked.versions,
             damaged: checked.damaged,
+            replaced: checked.replaced,
             lost_versions: checked.lost_versions,
             seconds,
             rss_start: memory.start_bytes,
@@ -213,10 +214,17 @@ impl Check<'_> {
 
 fn tell(finding: &Finding, form: Form, screen: &Screen) {
     match (finding, form) {
-        (Finding::Pack(damage), Form::Text) => {
+        (Finding::Pack { damage, replaced }, Form::Text) => {
             let path = show_path(&damage.path);
             let (offset, what) = (damage.offset, &damage.what);
-            screen.line(&format_args!("{path}: damaged at byte {offset}: {what}"));
+            let since = if *replaced {
+                "; its pieces have been replaced"
+            } else {
+                ""
+            };
+            screen.line(&format_args!(
+                "{path}: damaged at byte {offset}: {what}{since}"
+            ));
         }
         (Finding::Version { row, why }, Form::Text) => {
             let (name, number) = (&row.name, row.number);
@@ -224,7 +232,7 @@ fn tell(finding: &Finding, form: Form, screen: &Screen) {
                 "{name}: version {number} cannot be restored: {why}"
             ));
         }
-        (Finding::Pack(damage), Form::Json) => screen.above(|| {
+        (Finding::Pack { damage, replaced }, Form::Json) => screen.above(|| {
             output::json_line(&PackLine {
                 v: 1,
                 r#type: "pack",
@@ -232,6 +240,7 @@ fn tell(finding: &Finding, form: Form, screen: &Screen) {
                 path: show_path(&damage.path).to_string(),
                 offset: damage.offset,
                 error: damage.what.clone(),
+                replaced: *replaced,
             });
         }),
         (Finding::Version { row, why }, Form::Json) => screen.above(|| {
@@ -252,11 +261,15 @@ fn table(checked: &Checked, took: Duration, memory: &MemorySeen) -> String {
         bytes: checked.read_bytes,
         took,
     };
-    let verdict = match (checked.damaged, checked.lost_versions) {
-        (0, 0) => "no damage".to_owned(),
-        (places, versions) => format!(
+    let verdict = match (checked.damaged, checked.replaced, checked.lost_versions) {
+        (0, 0, 0) => "no damage".to_owned(),
+        (0, replaced, 0) => format!(
+            "{} damaged places in packs, all of them replaced: nothing is lost",
+            Count(replaced)
+        ),
+        (open, replaced, versions) => format!(
             "{} damaged places in packs, {} versions cannot be restored",
-            Count(places),
+            Count(open + replaced),
             Count(versions)
         ),
     };
@@ -309,6 +322,7 @@ struct PackLine {
     path: String,
     offset: u64,
     error: String,
+    replaced: bool,
 }
 
 #[derive(Serialize)]
@@ -331,6 +345,7 @@ struct Summary {
     files: u64,
     versions: u64,
     damaged: u64,
+    replaced: u64,
     lost_versions: u64,
     seconds: f64,
     rss_start: u64,

@@ -15,6 +15,7 @@
 
 mod act;
 pub mod around;
+pub mod inbox;
 pub mod jobs;
 pub mod live;
 pub mod memory;
@@ -294,7 +295,7 @@ impl Control<'_, '_> {
             }
         }
         let idle = self.watch.idle.max(Duration::from_millis(500));
-        if now.duration_since(self.returned_idle) >= idle {
+        if now.duration_since(self.returned_idle) >= idle && !self.is_quiet(now) {
             self.returned_idle = now;
             self.return_idle();
         }

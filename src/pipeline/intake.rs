@@ -1,10 +1,11 @@
 //! Who works on what next.
 //!
 //! A worker asks for a task and gets, in this order: a checkpoint to take part in; rest, if fewer
-//! workers are allowed than there are; the next chunk of a stream somebody has opened; a new file to
-//! open; or it waits. So one large file occupies everybody, and many small ones are taken by whoever
-//! is free. No more files are open than there are workers, and no worker runs further ahead of a
-//! stream's slowest chunk than [`WINDOW_PER_WORKER`] allows: what is in flight is bounded.
+//! workers are allowed than there are; a new file to open, while there are places; the next chunk of an
+//! open stream, of the one with the least left; or it waits. So one large file occupies everybody who has
+//! nothing smaller to do, and small ones do not wait for its end. One more file is open than there are
+//! workers, and no worker runs further ahead of a stream's slowest chunk than [`WINDOW_PER_WORKER`]
+//! allows: what is in flight is bounded.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -138,19 +139,11 @@ impl<'run> Intake<'run> {
                 continue;
             }
             state.drop_finished();
-            let window = WINDOW_PER_WORKER * self.workers as u64;
-            if let Some(handout) = state.next_handout(window) {
-                if !equipped {
-                    return Task::Equip;
-                }
-                let (stream, index) = handout.take();
-                return Task::Chunk(stream, index);
-            }
             let may_ask = state
                 .nothing_since
                 .is_none_or(|since| since.elapsed() >= PATIENCE);
             if may_ask
-                && state.opening + state.own_streams() < self.limits.workers().min(self.workers)
+                && state.opening + state.own_streams() < self.places()
                 && let Some(feed) = state.feed.take()
             {
                 state = match self.ask(state, feed) {
@@ -158,6 +151,14 @@ impl<'run> Intake<'run> {
                     Err(state) => state,
                 };
                 continue;
+            }
+            let window = WINDOW_PER_WORKER * self.workers as u64;
+            if let Some(handout) = state.next_handout(window) {
+                if !equipped {
+                    return Task::Equip;
+                }
+                let (stream, index) = handout.take();
+                return Task::Chunk(stream, index);
             }
             if state.is_over() {
                 return Task::Done;
@@ -167,6 +168,12 @@ impl<'run> Intake<'run> {
             }
             state = self.wait(state);
         }
+    }
+
+    /// Files that may be open: one more than there are workers, so that a large one alone keeps nobody
+    /// from the next, which may be small.
+    fn places(&self) -> usize {
+        self.limits.workers().min(self.workers) + 1
     }
 
     /// Asks the feed without keeping others from their chunks.

@@ -22,7 +22,8 @@
 //! # Giving out
 //!
 //! [`restore`] reads frames with all workers and gives them to one writer in order, a bounded number
-//! ahead. [`verify`](mod@verify) checks packs with all workers.
+//! ahead. [`verify`](mod@verify) checks packs with all workers, [`scrub`] one after the other, slowly, for
+//! as long as it is let.
 
 pub mod chunker;
 mod claims;
@@ -34,12 +35,15 @@ pub mod fingerprints;
 mod found_cached;
 mod handed;
 mod intake;
+mod known_damage;
 mod ledger;
 mod limits;
 mod open;
 
 mod report;
 pub mod restore;
+pub mod scrub;
+mod shelf;
 mod source;
 mod stream;
 mod times;
@@ -56,7 +60,9 @@ pub use feed::{Fed, Feed, Tag};
 pub use handed::{Giving, Refused, Taking, handing};
 pub use intake::Bell;
 pub use limits::{Limits, Reading, Stop};
+pub use open::is_unchanged;
 pub use report::{Blame, FileReport, Progress, Status};
+pub use shelf::Shelf;
 pub use times::{TimeCounts, Times};
 pub use walk::{Found, Input, Walk};
 pub use worker::worker_buffer_bytes;
@@ -66,6 +72,7 @@ use claims::Claims;
 use commit::{Committer, now_ns};
 use fingerprints::Fingerprints;
 use intake::Intake;
+use known_damage::KnownDamage;
 use ledger::Ledger;
 use worker::{Crew, Worker};
 
@@ -105,7 +112,8 @@ pub fn method(chunking: &Chunking, root: &Path) -> Result<Method, StoreError> {
 }
 
 /// Takes in everything that `feed` gives. `bell` is for whoever has something for workers that wait.
-/// The cache `known` must be [serving](Fingerprints::while_serving). Every file gets a report, on whatever thread knows it; a
+/// Packs that are not full at the end are left on the `shelf`, or sealed if there is none. The cache
+/// `known` must be [serving](Fingerprints::while_serving). Every file gets a report, on whatever thread knows it; a
 /// file is reported as stored only when it is durable.
 ///
 /// # Errors
@@ -123,6 +131,7 @@ pub fn take_in(
     bell: &Arc<Bell>,
     options: &Options,
     known: &Fingerprints<'_>,
+    shelf: Option<&Shelf>,
     limits: &Limits,
     stop: &Stop,
     progress: &Progress,
@@ -136,6 +145,7 @@ pub fn take_in(
     let intake = Intake::new(feed, Arc::clone(bell), options.workers, limits, stop);
     let ledger = Ledger::new(options.workers);
     let claims = Claims::default();
+    let damage = KnownDamage::of(store)?;
     let crew = Crew {
         store,
         options,
@@ -148,6 +158,8 @@ pub fn take_in(
         ledger: &ledger,
         claims: &claims,
         known,
+        shelf,
+        damage: &damage,
         limits,
         stop,
         progress,

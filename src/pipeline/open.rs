@@ -73,6 +73,7 @@ pub(super) fn open(
             if !crew.options.reread
                 && let Some(row) = crew.store.database().latest(&name)?
                 && is_unchanged(&row, &metadata)
+                && !crew.damage.has_lost(&row)?
             {
                 Progress::add(&crew.progress.done_bytes, row.size_bytes);
                 report(FileReport {
@@ -110,7 +111,7 @@ fn sequence(input: Sequence) -> Origin {
 }
 
 /// Whether the file is certainly what this version was read from.
-fn is_unchanged(row: &VersionRow, metadata: &std::fs::Metadata) -> bool {
+pub fn is_unchanged(row: &VersionRow, metadata: &std::fs::Metadata) -> bool {
     let now = Identity::from(metadata_of(metadata));
     row.identity == Some(now)
         && row.size_bytes == metadata.len()

@@ -2,7 +2,8 @@
 //! number ahead of the one writer that puts them in order.
 //!
 //! Nothing is given out unproved: each piece is held against its digest before the writer sees it,
-//! and the whole content against the version's digest at the end.
+//! and the whole content against the version's digest at the end. A piece that is not what it should be is
+//! looked for elsewhere in the store ([`heal`]) before the version is given up.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -16,6 +17,7 @@ use super::limits::Stop;
 use super::report::Progress;
 use crate::heap::{Account, Buffer, Pool, TakeError, held_by};
 use crate::store::frame::FrameReader;
+use crate::store::heal;
 use crate::store::lists::{ListedPack, PackLists};
 use crate::store::manifest::{Run, Runs, Version};
 use crate::store::pack::RecordEntry;
@@ -57,7 +59,8 @@ pub enum Output<'a> {
 
 /// Bytes of buffers that giving out needs with so many workers.
 pub fn buffer_bytes(workers: usize) -> u64 {
-    let plain = workers as u64 + AHEAD + 1 + KEPT_FRAMES as u64;
+    // The last is for whoever looks for a damaged piece elsewhere, one at a time.
+    let plain = workers as u64 + AHEAD + 1 + KEPT_FRAMES as u64 + 1;
     plain * held_by(MAX_PLAIN_BYTES) + workers as u64 * held_by(MAX_RECORD_BYTES)
 }
 
@@ -84,6 +87,8 @@ pub fn give_out(
         None => 0,
     };
     let line = Line {
+        store,
+        lists,
         window: workers as u64 + AHEAD,
         state: Mutex::new(State {
             plan,
@@ -98,6 +103,7 @@ pub fn give_out(
         stop,
         frames: pool.account("frames"),
         records: pool.account("records"),
+        rescuing: Mutex::new(()),
     };
     std::thread::scope(|scope| {
         for _ in 0..workers {
@@ -115,12 +121,16 @@ pub fn give_out(
 
 /// What the workers and the writer share.
 struct Line<'a> {
+    store: &'a Store,
+    lists: &'a PackLists<'a>,
     window: u64,
     state: Mutex<State<'a>>,
     changed: Condvar,
     stop: &'a Stop,
     frames: Account,
     records: Account,
+    /// Held by the worker that looks for a damaged piece: buffers suffice for one.
+    rescuing: Mutex<()>,
 }
 
 struct State<'a> {
@@ -204,17 +214,8 @@ impl<'a> Line<'a> {
                     record,
                     ordinals,
                 } => {
-                    let plain = match self.kept(id, record.offset) {
-                        Some(plain) => plain,
-                        None => {
-                            let mut plain = self.frames.take(MAX_PLAIN_BYTES)?;
-                            frames.read(&pack.reader, &record, &mut room, &mut plain)?;
-                            let plain = Arc::new(plain);
-                            self.keep(id, record.offset, &plain);
-                            plain
-                        }
-                    };
-                    let range = prove(&pack, &record, ordinals, &plain)?;
+                    let (plain, range) =
+                        self.frame(&mut frames, &mut room, &pack, id, &record, ordinals)?;
                     Ready::Bytes(plain, range)
                 }
             };
@@ -224,6 +225,99 @@ impl<'a> Line<'a> {
             self.changed.notify_all();
         }
         Ok(())
+    }
+
+    /// Pieces of a frame, proved: the frame's bytes and where in them the pieces are.
+    fn frame(
+        &self,
+        frames: &mut FrameReader,
+        room: &mut [u8],
+        pack: &ListedPack,
+        id: PackId,
+        record: &RecordEntry,
+        ordinals: Range<u32>,
+    ) -> Result<(Arc<Buffer>, Range<usize>), RestoreError> {
+        if let Some(plain) = self.kept(id, record.offset)
+            && let Ok(range) = prove(pack, record, ordinals.clone(), &plain)
+        {
+            return Ok((plain, range));
+        }
+        let mut plain = self.frames.take(MAX_PLAIN_BYTES)?;
+        let outcome = frames
+            .read(&pack.reader, record, room, &mut plain)
+            .and_then(|()| prove(pack, record, ordinals.clone(), &plain));
+        match outcome {
+            Ok(range) => {
+                let plain = Arc::new(plain);
+                self.keep(id, record.offset, &plain);
+                Ok((plain, range))
+            }
+            Err(error) if error.is_damage() => {
+                let frame = PiecePlace {
+                    pack: id,
+                    ordinal: record.first,
+                };
+                let bad = Bad {
+                    pack,
+                    frame,
+                    record,
+                    error,
+                };
+                let range = self.rescue(frames, room, bad, ordinals, &mut plain)?;
+                Ok((Arc::new(plain), range))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Fills in those of a bad frame's pieces that do not prove, from other places. `plain` is what was
+    /// read of the frame, or was there before.
+    fn rescue(
+        &self,
+        frames: &mut FrameReader,
+        room: &mut [u8],
+        bad: Bad<'_>,
+        ordinals: Range<u32>,
+        plain: &mut [u8],
+    ) -> Result<Range<usize>, RestoreError> {
+        let _one_at_a_time = self.rescuing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spare = self.frames.take(MAX_PLAIN_BYTES)?;
+        // Where the frame lies that is in the spare buffer.
+        let mut read: Option<(PackId, u64)> = None;
+        for ordinal in ordinals.clone() {
+            let one = ordinal..ordinal + 1;
+            if prove(bad.pack, bad.record, one.clone(), plain).is_ok() {
+                continue;
+            }
+            let place = PiecePlace {
+                ordinal,
+                ..bad.frame
+            };
+            for other in heal::other_places(self.store, self.lists, place)? {
+                let (pack, frame) = self.lists.frame(other.place)?;
+                let from = frame.record;
+                let at = (other.place.pack, from.offset);
+                if read != Some(at) {
+                    read = None;
+                    match frames.read(&pack.reader, &from, room, &mut spare) {
+                        Ok(()) => read = Some(at),
+                        Err(error) if error.is_damage() => continue,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                let theirs = other.place.ordinal..other.place.ordinal + 1;
+                if let Ok(found) = prove(&pack, &from, theirs, &spare) {
+                    let to = range_in_frame(bad.pack, bad.record, &one);
+                    plain[to].copy_from_slice(&spare[found]);
+                    break;
+                }
+            }
+            // All or nothing: the version is of no use without it.
+            if prove(bad.pack, bad.record, one, plain).is_err() {
+                return Err(bad.error.into());
+            }
+        }
+        Ok(range_in_frame(bad.pack, bad.record, &ordinals))
     }
 
     /// The next step with its number, once it is not too far ahead of the writer.
@@ -405,6 +499,26 @@ impl Output<'_> {
     }
 }
 
+/// A frame that is not what it should be.
+struct Bad<'a> {
+    pack: &'a ListedPack,
+    /// Its first piece.
+    frame: PiecePlace,
+    record: &'a RecordEntry,
+    /// What is wrong.
+    error: StoreError,
+}
+
+/// Where pieces of a frame are in its plain bytes.
+fn range_in_frame(pack: &ListedPack, record: &RecordEntry, ordinals: &Range<u32>) -> Range<usize> {
+    let bytes = |pieces: Range<u32>| -> usize {
+        let pieces = &pack.list.pieces()[pieces.start as usize..pieces.end as usize];
+        pieces.iter().map(|piece| piece.length_bytes as usize).sum()
+    };
+    let start = bytes(record.first..ordinals.start);
+    start..start + bytes(ordinals.clone())
+}
+
 /// Holds pieces of a frame against their digests; gives where they are in its plain bytes.
 fn prove(
     pack: &ListedPack,
@@ -484,25 +598,53 @@ impl<'a> Plan<'a> {
             Run::Hole { length_bytes } => return Ok(Some(Step::Hole(length_bytes))),
             Run::Pieces { start, count } => (start, count),
         };
-        let (pack, frame) = self.lists.frame(start)?;
+        let (pack, frame) = match self.lists.frame(start) {
+            Err(error) if error.is_damage() => {
+                return self.elsewhere(start, count, error).map(Some);
+            }
+            found => found?,
+        };
         let record = frame.record;
         let end = (start.ordinal + count).min(record.first + record.pieces);
-        let rest = start.ordinal + count - end;
-        if rest > 0 {
-            self.runs.push_front(Run::Pieces {
-                start: PiecePlace {
-                    ordinal: end,
-                    ..start
-                },
-                count: rest,
-            });
-        }
+        self.put_back(start, count, end - start.ordinal);
         Ok(Some(Step::Frame {
             pack,
             id: start.pack,
             record,
             ordinals: start.ordinal..end,
         }))
+    }
+
+    /// The first piece of a run from another place: its own pack does not say any more what it was.
+    fn elsewhere(
+        &mut self,
+        start: PiecePlace,
+        count: u32,
+        error: StoreError,
+    ) -> Result<Step, StoreError> {
+        let others = heal::other_places(self.store, self.lists, start)?;
+        let other = others.first().ok_or(error)?.place;
+        let (pack, frame) = self.lists.frame(other)?;
+        self.put_back(start, count, 1);
+        Ok(Step::Frame {
+            pack,
+            id: other.pack,
+            record: frame.record,
+            ordinals: other.ordinal..other.ordinal + 1,
+        })
+    }
+
+    /// What is left of a run behind its first `taken` pieces comes next.
+    fn put_back(&mut self, start: PiecePlace, count: u32, taken: u32) {
+        if count > taken {
+            self.runs.push_front(Run::Pieces {
+                start: PiecePlace {
+                    ordinal: start.ordinal + taken,
+                    ..start
+                },
+                count: count - taken,
+            });
+        }
     }
 
     /// Reads the runs of the next part; `false` after the last.

@@ -16,9 +16,11 @@ use super::compress::{Frame, PLAIN_ROOM_BYTES, RECORD_ROOM_BYTES};
 use super::digest::{CHUNK_BYTES, chunk_subtree};
 use super::fingerprints::{Asker, Fingerprints};
 use super::intake::{Intake, Task};
+use super::known_damage::KnownDamage;
 use super::ledger::{Deposit, Finished, Ledger};
 use super::limits::{Limits, Stop};
 use super::report::{FileReport, Progress, Status};
+use super::shelf::Shelf;
 use super::source::{DIRECT_BYTES, Extent, ReadError, read_stream};
 use super::stream::{Assembly, ChunkDone, Item, Origin, Sequence, Stream};
 use super::{Options, now_ns};
@@ -48,6 +50,9 @@ pub(super) struct Crew<'run> {
     pub ledger: &'run Ledger,
     pub claims: &'run Claims,
     pub known: &'run Fingerprints<'run>,
+    /// Where packs are left that are not full at the end of the run; none if they are sealed.
+    pub shelf: Option<&'run Shelf>,
+    pub damage: &'run KnownDamage<'run>,
     pub limits: &'run Limits,
     pub stop: &'run Stop,
     pub progress: &'run Progress,
@@ -121,7 +126,7 @@ impl Drop for Equipped<'_> {
     }
 }
 
-struct OpenPack {
+pub(super) struct OpenPack {
     writer: PackWriter,
     /// Pieces and bytes of it that have been deposited.
     deposited_pieces: u32,
@@ -237,7 +242,7 @@ impl<'run> Worker<'run> {
                 Task::Done => {
                     self.write_frame()?;
                     self.tools = None;
-                    return self.seal();
+                    return self.end_pack();
                 }
             }
         }
@@ -571,6 +576,9 @@ impl<'run> Worker<'run> {
     /// The worker's pack, with room for a frame of so many pieces: a new one if need be.
     fn pack(&mut self, pieces: usize) -> Result<&mut PackWriter, StoreError> {
         let target = self.crew.options.pack_bytes;
+        if self.pack.is_none() {
+            self.pack = self.crew.shelf.and_then(Shelf::take);
+        }
         let full = self
             .pack
             .as_ref()
@@ -627,6 +635,18 @@ impl<'run> Worker<'run> {
         pack.deposited_pieces = pack.writer.list().piece_count();
         pack.deposited_bytes = length_bytes;
         self.crew.ledger.deposit(deposit);
+    }
+
+    /// Leaves the pack to the next run, if there is to be one, or seals it. Its frame must have been written.
+    fn end_pack(&mut self) -> Result<(), StoreError> {
+        let Some(shelf) = self.crew.shelf else {
+            return self.seal();
+        };
+        self.deposit(PackState::Open);
+        if let Some(pack) = self.pack.take() {
+            shelf.put(pack);
+        }
+        Ok(())
     }
 
     /// Seals the pack. Its frame must have been written.

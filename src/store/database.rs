@@ -14,6 +14,8 @@
 //!          check need
 //! ```
 //!
+//! What checks of the packs have found is in tables beside these ([`super::scrub`]).
+//!
 //! A prefix finds a piece and does not prove it: whoever asks compares the digest in the pack's
 //! list, so two pieces with one prefix are two rows and no harm.
 
@@ -25,6 +27,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::error::StoreError;
+use super::scrub;
 
 /// Name of the database in the store's folder.
 pub const FILE_NAME: &str = "catalog.db";
@@ -108,7 +111,10 @@ impl Database {
             })
             .map_err(failed("open the catalog", &path))?;
         if flags.contains(OpenFlags::SQLITE_OPEN_CREATE) {
-            database.change("create the catalog", |change| change.execute_batch(SCHEMA))?;
+            database.change("create the catalog", |change| {
+                change.execute_batch(SCHEMA)?;
+                change.execute_batch(scrub::SCHEMA)
+            })?;
         }
         Ok(database)
     }

@@ -6,6 +6,17 @@ use super::database::Database;
 use super::error::StoreError;
 use super::id::{PackId, PieceId, PiecePlace};
 use super::pack::PACK_HEADER_BYTES;
+use super::scrub;
+
+const WHOLE_CANDIDATES: &str = "
+SELECT pack, ordinal FROM piece
+WHERE prefix = ?1 AND NOT EXISTS (SELECT 1 FROM damage WHERE damage.pack = piece.pack
+                                  AND first <= ordinal AND ordinal < \"end\")
+ORDER BY pack DESC LIMIT 16";
+
+/// In a store that no filed with a scrub has written to.
+const ALL_CANDIDATES: &str =
+    "SELECT pack, ordinal FROM piece WHERE prefix = ?1 ORDER BY pack DESC LIMIT 16";
 
 /// State of a pack as the index knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +27,16 @@ pub enum PackState {
     Sealed = 1,
     /// Left behind, and not what its writer had committed: kept as it is for `verify` to report.
     Damaged = 2,
+}
+
+impl PackState {
+    pub(super) fn of_number(number: i64) -> PackState {
+        match number {
+            0 => PackState::Open,
+            1 => PackState::Sealed,
+            _ => PackState::Damaged,
+        }
+    }
 }
 
 /// What a commit says of one pack.
@@ -52,21 +73,46 @@ impl Database {
         })
     }
 
-    /// Places at which a piece with this digest may be, newest pack first.
+    /// Places at which a piece with this digest may be, newest pack first, without those that are known
+    /// to be damaged.
     pub fn candidates(&self, id: &PieceId) -> Result<Vec<PiecePlace>, StoreError> {
+        self.candidates_of_prefix(id.prefix())
+    }
+
+    /// The same, of a digest that begins so.
+    pub fn candidates_of_prefix(&self, prefix: u64) -> Result<Vec<PiecePlace>, StoreError> {
         self.ask("look up a piece", |connection| {
+            let ask = |question| -> rusqlite::Result<Vec<PiecePlace>> {
+                connection
+                    .prepare_cached(question)?
+                    .query_map([prefix as i64], |row| {
+                        Ok(PiecePlace {
+                            pack: PackId(row.get::<_, i64>(0)? as u64),
+                            ordinal: row.get(1)?,
+                        })
+                    })?
+                    .collect()
+            };
+            match ask(WHOLE_CANDIDATES) {
+                Err(error) if scrub::is_missing_table(&error) => ask(ALL_CANDIDATES),
+                answer => answer,
+            }
+        })
+    }
+
+    /// What the index knows of all pieces of a pack: ordinals and prefixes, in order. Reads the whole
+    /// index, and is meant for a pack whose own list cannot be read.
+    pub fn pieces_of(&self, pack: PackId) -> Result<Vec<(u32, u64)>, StoreError> {
+        let mut pieces: Vec<(u32, u64)> = self.ask("look for a pack's pieces", |connection| {
             connection
-                .prepare_cached(
-                    "SELECT pack, ordinal FROM piece WHERE prefix = ?1 ORDER BY pack DESC LIMIT 16",
-                )?
-                .query_map([id.prefix() as i64], |row| {
-                    Ok(PiecePlace {
-                        pack: PackId(row.get::<_, i64>(0)? as u64),
-                        ordinal: row.get(1)?,
-                    })
+                .prepare_cached("SELECT ordinal, prefix FROM piece WHERE pack = ?1")?
+                .query_map([pack.0 as i64], |row| {
+                    Ok((row.get(0)?, row.get::<_, i64>(1)? as u64))
                 })?
                 .collect()
-        })
+        })?;
+        pieces.sort_unstable();
+        Ok(pieces)
     }
 
     /// How many pieces of a pack are durable: its file may hold more, which its writer has not
@@ -118,14 +164,9 @@ impl Database {
                     "SELECT id, state, length FROM pack WHERE id > ?1 ORDER BY id LIMIT 1",
                 )?
                 .query_row([after], |row| {
-                    let state = match row.get::<_, i64>(1)? {
-                        0 => PackState::Open,
-                        1 => PackState::Sealed,
-                        _ => PackState::Damaged,
-                    };
                     Ok((
                         PackId(row.get::<_, i64>(0)? as u64),
-                        state,
+                        PackState::of_number(row.get(1)?),
                         row.get::<_, i64>(2)? as u64,
                     ))
                 })

@@ -21,7 +21,12 @@ pub struct PackLists<'store> {
     store: &'store Store,
     limit_bytes: u64,
     cached: Mutex<Cached>,
+    /// What the index knows of packs without a list that can be read, the last used first.
+    prefixes: Mutex<Vec<(PackId, Prefixes)>>,
 }
+
+/// Ordinals and prefixes of a pack's pieces.
+type Prefixes = Vec<(u32, u64)>;
 
 #[derive(Default)]
 struct Cached {
@@ -33,6 +38,9 @@ struct Cached {
 /// No more packs than this are kept open, whatever their lists weigh.
 const MAX_OPEN: usize = 64;
 
+/// Of so many packs at most what the index knows is kept: half a megabyte each.
+const MAX_PREFIXES: usize = 4;
+
 impl<'store> PackLists<'store> {
     /// An empty cache that keeps lists of at most `limit_bytes`, but always the last one.
     pub fn new(store: &'store Store, limit_bytes: u64) -> PackLists<'store> {
@@ -40,6 +48,7 @@ impl<'store> PackLists<'store> {
             store,
             limit_bytes,
             cached: Mutex::default(),
+            prefixes: Mutex::default(),
         }
     }
 
@@ -66,6 +75,21 @@ impl<'store> PackLists<'store> {
                 what: format!("piece {} is not in the pack", place.ordinal),
             }),
         }
+    }
+
+    /// The beginning of a piece's digest as the index has it, for a pack without a list that can be read.
+    pub(super) fn prefix(&self, place: PiecePlace) -> Result<Option<u64>, StoreError> {
+        let mut kept = self.prefixes.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = kept.iter().position(|(pack, _)| *pack == place.pack);
+        let prefixes = match known {
+            Some(at) => kept.remove(at).1,
+            None => self.store.database().pieces_of(place.pack)?,
+        };
+        let at = prefixes.binary_search_by_key(&place.ordinal, |(ordinal, _)| *ordinal);
+        let prefix = at.ok().map(|at| prefixes[at].1);
+        kept.truncate(MAX_PREFIXES - 1);
+        kept.insert(0, (place.pack, prefixes));
+        Ok(prefix)
     }
 
     fn cached(&self, id: PackId) -> Option<Arc<ListedPack>> {

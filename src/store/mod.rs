@@ -29,6 +29,13 @@
 //! of each other. Two that store the same new piece at the same moment both keep it: that costs room,
 //! never correctness. All locks are the kernel's and vanish with the process that held them.
 //!
+//! # Damage
+//!
+//! A record's damage loses the pieces in it. What a check finds damaged is written down ([`scrub`]) and
+//! from then on not known any more, so content that comes in again is stored again. Places never
+//! change, so old versions go on naming the damaged one: a reader looks for the same digest elsewhere
+//! ([`heal`]).
+//!
 //! # What a reader must check
 //!
 //! Lengths and counts are held against the limits in [`record`] and [`pack`] before they are
@@ -41,6 +48,7 @@ mod disk;
 pub(crate) mod error;
 pub mod format;
 pub mod frame;
+pub mod heal;
 pub(crate) mod id;
 pub mod index;
 pub mod lists;
@@ -49,6 +57,7 @@ mod name;
 pub mod pack;
 pub mod record;
 pub mod recover;
+pub mod scrub;
 pub mod target;
 pub mod verify;
 

@@ -11,7 +11,8 @@ use super::Store;
 use super::catalog::VersionRow;
 use super::error::StoreError;
 use super::frame::FrameReader;
-use super::id::{PackId, PieceId};
+use super::heal;
+use super::id::{PackId, PieceId, PiecePlace};
 use super::index::PackState;
 use super::lists::PackLists;
 use super::manifest::{Run, Runs};
@@ -51,25 +52,51 @@ pub struct PackCheck {
     pub read_bytes: u64,
     /// What is damaged.
     pub damage: Vec<Damage>,
+    /// Where the check was stopped, to be gone on from; `None` if it came to the end.
+    pub stopped_at: Option<u64>,
 }
 
-/// Checks a pack of which `committed_bytes` are durable. `room` and `plain` are as for
-/// [`FrameReader::read`]; `progress` is told of bytes read, and stops the check by answering `false`.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one check of one pack with its two buffers"
-)]
+/// A pack to be checked.
+#[derive(Clone, Copy, Debug)]
+pub struct PackToCheck {
+    /// The pack.
+    pub id: PackId,
+    /// Its state.
+    pub state: PackState,
+    /// Bytes of it that are durable.
+    pub committed_bytes: u64,
+    /// Records before this offset were checked before.
+    pub from: u64,
+}
+
+/// A record that has just been checked.
+#[derive(Clone, Copy)]
+pub struct CheckedRecord<'a> {
+    /// Its pack.
+    pub pack: &'a PackReader,
+    /// Where it begins.
+    pub offset: u64,
+    /// Bytes of it that were read, whatever they were.
+    pub read_bytes: u64,
+}
+
+/// Checks a pack. `room` and `plain` are as for [`FrameReader::read`]; `progress` is told of every
+/// record, and stops the check by answering `false`.
 pub fn check_pack(
     store: &Store,
-    id: PackId,
-    state: PackState,
-    committed_bytes: u64,
+    pack: PackToCheck,
     depth: Depth,
     frames: &mut FrameReader,
     room: &mut [u8],
     plain: &mut [u8],
-    progress: &mut dyn FnMut(u64) -> bool,
+    progress: &mut dyn FnMut(CheckedRecord<'_>) -> bool,
 ) -> Result<PackCheck, StoreError> {
+    let PackToCheck {
+        id,
+        state,
+        committed_bytes,
+        from,
+    } = pack;
     let mut check = PackCheck::default();
     let path = super::pack::path(store.root(), id);
     let damage = |offset, what: String, pieces| Damage {
@@ -94,52 +121,56 @@ pub fn check_pack(
     let length = reader.length_bytes()?;
     let trailer = reader.trailer(length);
     let (walked, seal) = reader.walk(length)?;
+    let no_trailer = match &trailer {
+        Ok(Some(_)) => None,
+        Ok(None) => (state == PackState::Sealed).then(|| "the footer is damaged".to_owned()),
+        // What its writer wrote last before it died may be torn, and that is the trailer.
+        Err(error) if error.is_damage() => (state != PackState::Open).then(|| describe(error)),
+        Err(_) => None,
+    };
     let list = match trailer {
         Ok(Some(list)) => list,
-        Ok(None) if state == PackState::Sealed => {
-            check
-                .damage
-                .push(damage(length, "the footer is damaged".to_owned(), 0..0));
-            walked.clone()
-        }
         Ok(None) => walked.clone(),
-        // What its writer wrote last before it died may be torn, and that is the trailer.
-        Err(error) if error.is_damage() && state == PackState::Open => walked.clone(),
-        Err(error) if error.is_damage() => {
-            check.damage.push(damage(length, describe(&error), 0..0));
-            walked.clone()
-        }
+        Err(error) if error.is_damage() => walked.clone(),
         Err(error) => return Err(error),
     };
-    if let Seal::Open {
+    let Seal::Open {
         whole_bytes,
         stopped,
     } = seal
-    {
-        // Beyond what is committed an open pack may be in the middle of a record.
-        let torn = whole_bytes < committed_bytes;
-        if let Some(flaw) = stopped
-            && (torn || state != PackState::Open)
+    else {
+        // A walk does not come to anything else.
+        return Ok(check);
+    };
+    // Beyond what is committed an open pack may be in the middle of a record. The records of a sealed one
+    // end with the trailer.
+    let torn = whole_bytes < committed_bytes;
+    let too_short = match state {
+        PackState::Sealed => length < committed_bytes,
+        _ => torn,
+    };
+    let lost = walked.piece_count()..u32::MAX;
+    match (stopped, no_trailer) {
+        // With a trailer the records after the flaw can still be reached: each is checked below, the one
+        // with the flaw among them. Without, nothing after it can.
+        (Some(flaw), _)
+            if (torn || state != PackState::Open)
+                && list.records().len() == walked.records().len() =>
         {
-            // With a trailer the records after the flaw can still be reached: each is checked below,
-            // the one with the flaw among them. Without, nothing after it can.
-            if list.records().len() == walked.records().len() {
-                let lost = walked.piece_count()..u32::MAX;
-                check
-                    .damage
-                    .push(damage(whole_bytes, flaw.to_owned(), lost));
-            }
-        } else if torn && state != PackState::Sealed {
-            let lost = walked.piece_count()..u32::MAX;
-            check.damage.push(damage(
-                length,
-                "the pack is shorter than committed".to_owned(),
-                lost,
-            ));
+            check
+                .damage
+                .push(damage(whole_bytes, flaw.to_owned(), lost));
         }
+        (None, _) if too_short => {
+            let what = "the pack is shorter than committed".to_owned();
+            check.damage.push(damage(length, what, lost));
+        }
+        (_, Some(what)) => check.damage.push(damage(length, what, 0..0)),
+        _ => {}
     }
     let mut table = Vec::new();
-    for record in list.records() {
+    let records = list.records();
+    for record in &records[records.partition_point(|record| record.offset < from)..] {
         let end = record.offset + u64::from(record.length_bytes);
         if state == PackState::Open && end > committed_bytes {
             break;
@@ -148,25 +179,37 @@ pub fn check_pack(
             Depth::Structure => check_structure(&reader, record, &list, &mut table),
             Depth::Content => check_content(&reader, record, &list, frames, room, plain),
         };
-        match outcome {
-            Ok(read) => {
-                check.read_bytes += read;
-                if !progress(read) {
-                    return Ok(check);
-                }
+        let read_bytes = match outcome {
+            Ok(read_bytes) => {
+                check.read_bytes += read_bytes;
+                read_bytes
             }
-            Err(Finding::Damage { what, pieces }) => {
-                check.damage.push(damage(record.offset, what, pieces));
+            Err(Finding::Damage(found)) => {
+                let found = found.into_iter();
+                let at = record.offset;
+                check
+                    .damage
+                    .extend(found.map(|(what, pieces)| damage(at, what, pieces)));
+                u64::from(record.length_bytes)
             }
             Err(Finding::Failed(error)) => return Err(error),
-        }
+        };
         check.pieces += u64::from(record.pieces);
+        let checked = CheckedRecord {
+            pack: &reader,
+            offset: record.offset,
+            read_bytes,
+        };
+        if !progress(checked) {
+            check.stopped_at = Some(end);
+            return Ok(check);
+        }
     }
     Ok(check)
 }
 
 enum Finding {
-    Damage { what: String, pieces: Range<u32> },
+    Damage(Vec<(String, Range<u32>)>),
     Failed(StoreError),
 }
 
@@ -183,20 +226,15 @@ fn check_structure(
     let as_listed = header.record_bytes() == u64::from(record.length_bytes)
         && (header.kind, header.first, header.pieces) == (record.kind, record.first, record.pieces);
     if !as_listed || record.first + record.pieces > list.piece_count() {
-        return Err(Finding::Damage {
-            what: "a record is not as listed".to_owned(),
-            pieces: lost,
-        });
+        let what = "a record is not as listed".to_owned();
+        return Err(Finding::Damage(vec![(what, lost)]));
     }
     // The walk over the pack ends at the first table that is damaged: those behind it are read here.
     let intact = reader
         .table(record.offset, &header, table)
         .map_err(|error| finding(error, record))?;
     if let Err(flaw) = intact {
-        return Err(Finding::Damage {
-            what: flaw.to_owned(),
-            pieces: lost,
-        });
+        return Err(Finding::Damage(vec![(flaw.to_owned(), lost)]));
     }
     Ok(super::record::HEADER_BYTES as u64 + u64::from(header.table_bytes))
 }
@@ -219,26 +257,27 @@ fn check_content(
         .read(reader, record, room, plain)
         .map_err(|error| finding(error, record))?;
     let mut at = 0;
+    let mut found = Vec::new();
     for ordinal in record.first..record.first + record.pieces {
         let entry = list.pieces()[ordinal as usize];
         let end = at + entry.length_bytes as usize;
         if PieceId::of(&plain[at..end]) != entry.id {
-            return Err(Finding::Damage {
-                what: format!("piece {ordinal} is not what its digest says"),
-                pieces: ordinal..ordinal + 1,
-            });
+            let what = format!("piece {ordinal} is not what its digest says");
+            found.push((what, ordinal..ordinal + 1));
         }
         at = end;
     }
-    Ok(u64::from(record.length_bytes))
+    if found.is_empty() {
+        Ok(u64::from(record.length_bytes))
+    } else {
+        Err(Finding::Damage(found))
+    }
 }
 
 fn finding(error: StoreError, record: &RecordEntry) -> Finding {
     if error.is_damage() {
-        Finding::Damage {
-            what: describe(&error),
-            pieces: record.first..record.first + record.pieces,
-        }
+        let lost = record.first..record.first + record.pieces;
+        Finding::Damage(vec![(describe(&error), lost)])
     } else {
         Finding::Failed(error)
     }
@@ -260,13 +299,13 @@ pub struct LostPieces {
 }
 
 impl LostPieces {
-    /// Adds what a damage says is lost.
-    pub fn add(&mut self, damage: &Damage) {
-        if !damage.pieces.is_empty() {
-            let ranges = self.by_pack.entry(damage.pack).or_default();
+    /// Adds pieces of a pack.
+    pub fn add(&mut self, pack: PackId, pieces: &Range<u32>) {
+        if !pieces.is_empty() {
+            let ranges = self.by_pack.entry(pack).or_default();
             match ranges.last_mut() {
-                Some(last) if last.end == damage.pieces.start => last.end = damage.pieces.end,
-                _ => ranges.push(damage.pieces.clone()),
+                Some(last) if last.end == pieces.start => last.end = pieces.end,
+                _ => ranges.push(pieces.clone()),
             }
         }
     }
@@ -279,8 +318,8 @@ impl LostPieces {
     }
 }
 
-/// Checks that a version's record and runs are there, fit its size, and meet no lost piece. Gives the
-/// first thing that is wrong, or `None`.
+/// Checks that a version's record and runs are there, fit its size, and meet no piece that is lost and
+/// not stored elsewhere. Gives the first thing that is wrong, or `None`.
 pub fn check_version(
     store: &Store,
     lists: &PackLists<'_>,
@@ -323,20 +362,10 @@ fn walk_version(
                 Err(flaw) => return Ok(Some(flaw.to_owned())),
                 Ok(Run::Hole { length_bytes }) => length_bytes,
                 Ok(Run::Pieces { start, count }) => {
-                    let pieces = start.ordinal..start.ordinal + count;
-                    if lost.meets(start.pack, &pieces) {
-                        return Ok(Some(format!("pieces of pack {} are damaged", start.pack)));
+                    match run_bytes(store, lists, lost, start, count)? {
+                        Ok(length_bytes) => length_bytes,
+                        Err(why) => return Ok(Some(why)),
                     }
-                    let last = super::PiecePlace {
-                        ordinal: pieces.end - 1,
-                        ..start
-                    };
-                    let (pack, _) = lists.frame(last)?;
-                    let listed = &pack.list.pieces()[pieces.start as usize..pieces.end as usize];
-                    listed
-                        .iter()
-                        .map(|piece| u64::from(piece.length_bytes))
-                        .sum()
                 }
             };
             size_bytes = size_bytes.saturating_add(length);
@@ -349,4 +378,61 @@ fn walk_version(
         )));
     }
     Ok(None)
+}
+
+/// Bytes of a run of pieces, each at its own place or another one; or why it cannot be had.
+fn run_bytes(
+    store: &Store,
+    lists: &PackLists<'_>,
+    lost: &LostPieces,
+    start: PiecePlace,
+    count: u32,
+) -> Result<Result<u64, String>, StoreError> {
+    let pieces = start.ordinal..start.ordinal + count;
+    let why = if lost.meets(start.pack, &pieces) {
+        format!("pieces of pack {} are damaged", start.pack)
+    } else {
+        let last = PiecePlace {
+            ordinal: pieces.end - 1,
+            ..start
+        };
+        match lists.frame(last) {
+            Ok((pack, _)) => {
+                let listed = &pack.list.pieces()[pieces.start as usize..pieces.end as usize];
+                let lengths = listed.iter().map(|piece| u64::from(piece.length_bytes));
+                return Ok(Ok(lengths.sum()));
+            }
+            Err(error) if error.is_damage() => error.to_string(),
+            Err(error) => return Err(error),
+        }
+    };
+    let mut length_bytes = 0;
+    for ordinal in pieces {
+        let place = PiecePlace { ordinal, ..start };
+        length_bytes += match piece_bytes(store, lists, lost, place)? {
+            Some(length_bytes) => u64::from(length_bytes),
+            None => return Ok(Err(why)),
+        };
+    }
+    Ok(Ok(length_bytes))
+}
+
+/// Bytes of a piece, at its own place or another one.
+fn piece_bytes(
+    store: &Store,
+    lists: &PackLists<'_>,
+    lost: &LostPieces,
+    place: PiecePlace,
+) -> Result<Option<u32>, StoreError> {
+    let is_lost = |place: PiecePlace| lost.meets(place.pack, &(place.ordinal..place.ordinal + 1));
+    if !is_lost(place) {
+        match lists.frame(place) {
+            Ok((_, frame)) => return Ok(Some(frame.piece_bytes)),
+            Err(error) if error.is_damage() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let others = heal::other_places(store, lists, place)?;
+    let whole = others.iter().find(|other| !is_lost(other.place));
+    Ok(whole.map(|other| other.length_bytes))
 }

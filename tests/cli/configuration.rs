@@ -36,6 +36,25 @@ fn assert_refused(world: &World, outcome: Outcome, said: &[&str]) {
 }
 
 #[test]
+fn the_recipes_are_right_and_say_something() {
+    let world = World::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/recipes");
+    let mut recipes = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        world
+            .run(["config", "check", path.to_str().unwrap()])
+            .exits(0);
+        let config = format!("--config={}", path.display());
+        let outcome = world.run(["config", "show", "--json", &config]).exits(0);
+        let origin = shown(&outcome, "memory.limit").1;
+        assert_eq!(origin, path.to_str().unwrap());
+        recipes += 1;
+    }
+    assert!(recipes >= 3);
+}
+
+#[test]
 fn the_default_file_is_the_documented_one_and_is_right() {
     let world = World::new();
     let outcome = world.run(["config", "default"]).exits(0);

@@ -314,7 +314,7 @@ fn a_pack_that_is_gone_loses_its_files_and_they_can_be_stored_again() {
             .exits(0);
         assert!(world.read("out") == world.read(name), "{name} differs");
     }
-    // What is lost stays lost, and is still said.
+    // What is lost stays lost, and is still said: the versions' own records were in that pack.
     let verified = world.run(["verify", "--json"]).exits(4);
     assert_eq!(verified.summary()["lost_versions"], 2);
 }
@@ -375,4 +375,170 @@ fn damage_does_not_keep_other_files_from_being_stored() {
     world.run(["process", "d"]).exits(0);
     world.run(["restore", "d", "--to", "out"]).exits(0);
     assert!(world.read("out") == world.read("d"));
+}
+
+/// A store of several packs: the data of `a` are in those before the last, which has its version.
+fn spread() -> World {
+    let world = World::new();
+    world.write("a", &noise("a", 5 * MIB));
+    fs::create_dir_all(world.user_file().parent().unwrap()).unwrap();
+    fs::write(world.user_file(), "[store]\npack_size = \"1MiB\"\n").unwrap();
+    world.run(["process", "--workers", "1", "a"]).exits(0);
+    assert!(world.packs().len() >= 3);
+    world
+}
+
+/// Checks that both versions of `a` are restored bit for bit, and that of the damage `verify` says that
+/// nothing is lost.
+#[track_caller]
+fn assert_healed(world: &World, what: &str) {
+    for version in ["1", "2"] {
+        let args = [
+            "restore",
+            "a",
+            "--to",
+            "out",
+            "--force",
+            "--version",
+            version,
+        ];
+        world.run(args).exits(0);
+        assert!(
+            world.read("out") == world.read("a"),
+            "{what}: version {version}"
+        );
+    }
+    fs::remove_file(world.path("out")).unwrap();
+    world.run(["verify", "a"]).exits(0);
+    let verified = world.run(["verify", "--json"]).exits(0);
+    let packs = verified.lines_of("pack");
+    assert!(
+        !packs.is_empty(),
+        "{what}: the damage is still there\n{verified}"
+    );
+    assert!(
+        packs.iter().all(|line| line["replaced"] == true),
+        "{what}: {verified}"
+    );
+    let summary = verified.summary();
+    let counts = ["damaged", "replaced", "lost_versions"].map(|key| summary[key].as_u64().unwrap());
+    assert_eq!(counts, [0, packs.len() as u64, 0], "{what}: {verified}");
+    let verified = world.run(["verify"]).exits(0);
+    assert!(
+        verified.text().contains("replaced: nothing is lost"),
+        "{verified}"
+    );
+    for message in verified.messages() {
+        assert!(
+            message.ends_with("; its pieces have been replaced"),
+            "{verified}"
+        );
+    }
+    world.run(["verify", "--quick"]).exits(0);
+}
+
+#[test]
+fn what_verify_found_damaged_is_stored_again_and_old_versions_are_whole() {
+    let stored = stored();
+    let world = &stored.world;
+    let frame = &stored.frames[0].0;
+    flip(&stored.first, frame.payload.start as u64 + 1000);
+    world.run(["verify"]).exits(4);
+    let outcome = world.run(["process", "--reread", "a", "--json"]).exits(0);
+    let file = outcome.file(&world.name("a"));
+    assert_eq!(file["new_bytes"], frame.plain_bytes, "{outcome}");
+    assert_healed(world, "a frame");
+
+    // What is known again is stored once.
+    let outcome = world.run(["process", "--reread", "a", "--json"]).exits(0);
+    assert_eq!(outcome.file(&world.name("a"))["new_bytes"], 0);
+
+    // The old copy is whole again, and now the new one is not: nobody knows of that yet.
+    flip(&stored.first, frame.payload.start as u64 + 1000);
+    world.run(["verify"]).exits(0);
+    let new = world.packs().into_iter().nth(2).unwrap();
+    flip(&new, 64 + 64 + 36 * 30 + 5000);
+    for version in ["1", "2", "3"] {
+        let args = [
+            "restore",
+            "a",
+            "--to",
+            "out",
+            "--force",
+            "--version",
+            version,
+        ];
+        world.run(args).exits(0);
+        assert!(world.read("out") == world.read("a"));
+    }
+    let verified = world.run(["verify", "--json"]).exits(0);
+    assert_eq!(verified.lines_of("pack")[0]["replaced"], true);
+}
+
+#[test]
+fn a_file_that_has_not_changed_is_read_again_when_its_version_is_damaged() {
+    let stored = stored();
+    let world = &stored.world;
+    for name in ALL {
+        super::world::settle(&world.path(name));
+    }
+    world.run(["process", "--reread", "a", "b", "c"]).exits(0);
+    flip(&stored.first, stored.frames[0].0.payload.start as u64);
+    let statuses = || {
+        let outcome = world.run(["process", "a", "b", "c", "--json"]).exits(0);
+        ALL.map(|name| outcome.file(&world.name(name))["status"].clone())
+    };
+    assert_eq!(statuses(), ["unchanged"; 3]);
+    world.run(["verify"]).exits(4);
+    assert_eq!(statuses(), ["stored", "unchanged", "unchanged"]);
+    assert_eq!(statuses(), ["unchanged"; 3]);
+    assert_healed(world, "a frame");
+}
+
+#[test]
+fn a_pack_of_data_that_is_gone_or_cannot_be_read_is_replaced() {
+    let ruin = |how: &dyn Fn(&PathBuf), what: &str| {
+        let world = spread();
+        let first = world.packs().remove(0);
+        how(&first);
+        world.run(["restore", "a", "--to", "out"]).exits(4);
+        let verified = world.run(["verify", "--json"]).exits(4);
+        assert_eq!(verified.summary()["lost_versions"], 1, "{what}: {verified}");
+        world.run(["process", "--reread", "a"]).exits(0);
+        assert_healed(&world, what);
+    };
+    ruin(&|pack| fs::remove_file(pack).unwrap(), "gone");
+    ruin(&|pack| flip(pack, 20), "header");
+    let cut = |pack: &PathBuf| {
+        let file = File::options().write(true).open(pack).unwrap();
+        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    };
+    ruin(&cut, "cut");
+    let cut_behind_a_record = |pack: &PathBuf| {
+        let end = records(&fs::read(pack).unwrap())[0].payload.end;
+        let file = File::options().write(true).open(pack).unwrap();
+        file.set_len(end as u64).unwrap();
+    };
+    ruin(&cut_behind_a_record, "cut behind a record");
+    let empty = |pack: &PathBuf| fs::write(pack, b"").unwrap();
+    ruin(&empty, "empty");
+}
+
+#[test]
+fn a_store_that_knew_no_damage_yet_is_healed_as_well() {
+    let stored = stored();
+    let world = &stored.world;
+    let database = rusqlite::Connection::open(world.store().join("catalog.db")).unwrap();
+    let drop_tables = "DROP TABLE checked; DROP TABLE damage; DROP TABLE scrub_pass;";
+    database.execute_batch(drop_tables).unwrap();
+    drop(database);
+    world.run(["list"]).exits(0);
+    world.run(["restore", "a", "--to", "out"]).exits(0);
+    flip(&stored.first, stored.frames[0].0.payload.start as u64);
+    world
+        .run(["restore", "a", "--to", "out", "--force"])
+        .exits(4);
+    world.run(["verify"]).exits(4);
+    world.run(["process", "--reread", "a"]).exits(0);
+    assert_healed(world, "an old store");
 }

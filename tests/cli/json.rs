@@ -181,7 +181,7 @@ fn verify_and_restore_print_lines_and_a_summary() {
         let outcome = world.run(args).exits(0);
         let summary = outcome.summary();
         let fields = format!(
-            "v type packs pieces bytes files versions damaged lost_versions seconds {memory}"
+            "v type packs pieces bytes files versions damaged replaced lost_versions seconds {memory}"
         );
         assert_fields(&summary, &fields);
         assert_eq!(outcome.lines().len(), 1, "no damage, no more lines");

@@ -209,7 +209,7 @@ pub(crate) fn check(store: &Store) -> (Vec<String>, Checked) {
     let found = std::sync::Mutex::new(Vec::new());
     let tell = |finding: Finding| {
         found.lock().unwrap().push(match finding {
-            Finding::Pack(damage) => format!("pack {}: {}", damage.pack, damage.what),
+            Finding::Pack { damage, .. } => format!("pack {}: {}", damage.pack, damage.what),
             Finding::Version { row, why } => format!("{}: {why}", row.name),
         });
     };

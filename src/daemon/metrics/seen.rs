@@ -9,6 +9,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit::{Bytes, Seconds};
 
 use super::page::{Family, Page};
+use crate::daemon::inbox::InboxStats;
 use crate::daemon::jobs::Counts;
 use crate::daemon::service::Service;
 use crate::daemon::service::board::Shown;
@@ -16,7 +17,9 @@ use crate::daemon::service::desk::Flow;
 use crate::daemon::socket::wire::Owners;
 use crate::heap::{HeapTotals, PoolStats};
 use crate::pipeline::TimeCounts;
+use crate::pipeline::scrub::{ScrubState, ScrubStatus};
 use crate::store::error::Chain;
+use crate::store::show_path;
 
 /// Pauses shorter than 2 to this power of nanoseconds, about a microsecond, are one.
 const SHORTEST_PAUSE: usize = 10;
@@ -40,6 +43,8 @@ pub(super) struct Seen {
     pub(super) stored_bytes: u64,
     pub(super) read_times: TimeCounts,
     pub(super) chunk_times: TimeCounts,
+    pub(super) scrub: ScrubStatus,
+    pub(super) inboxes: Vec<InboxStats>,
 }
 
 /// What the table of jobs says.
@@ -79,6 +84,10 @@ impl Seen {
             stored_bytes: progress.stored_bytes.load(Ordering::Relaxed),
             read_times: progress.read_times.counts(),
             chunk_times: progress.chunk_times.counts(),
+            scrub: service.scrub.status(),
+            inboxes: (service.inboxes.get())
+                .map(|inboxes| inboxes.stats())
+                .unwrap_or_default(),
             shown,
         }
     }
@@ -534,6 +543,131 @@ impl Seen {
             ],
         )
     }
+
+    fn inboxes(&self, page: &mut Page<'_>) -> fmt::Result {
+        let paths: Vec<String> = (self.inboxes.iter())
+            .map(|inbox| show_path(&inbox.path).to_string())
+            .collect();
+        let all = || paths.iter().map(String::as_str).zip(&self.inboxes);
+        page.gauges(
+            Family(
+                "filed_inbox_waiting_files",
+                None,
+                "Files in an inbox that wait until they have settled.",
+            ),
+            "inbox",
+            &all()
+                .map(|(path, inbox)| (path, inbox.waiting))
+                .collect::<Vec<_>>(),
+        )?;
+        let last = all().filter_map(|(path, inbox)| Some((path, seconds(inbox.last_success_ns?))));
+        page.gauges(
+            Family(
+                "filed_inbox_last_success_timestamp",
+                Some(Seconds),
+                "When a file of an inbox was last stored, seconds since 1970; absent if none was since the \
+                 service began.",
+            ),
+            "inbox",
+            &last.collect::<Vec<_>>(),
+        )?;
+        type Count = fn(&InboxStats) -> u64;
+        let counts: [(_, Count, _); 4] = [
+            (
+                "filed_inbox_submitted_files",
+                |inbox| inbox.submitted,
+                "Files of an inbox that were queued.",
+            ),
+            (
+                "filed_inbox_stored_files",
+                |inbox| inbox.stored,
+                "Files of an inbox that were stored.",
+            ),
+            (
+                "filed_inbox_failed_files",
+                |inbox| inbox.failed,
+                "Files of an inbox that could not be stored.",
+            ),
+            (
+                "filed_inbox_overflows",
+                |inbox| inbox.overflows,
+                "How often more happened in an inbox than the kernel told of, so that it was looked through.",
+            ),
+        ];
+        for (name, count, means) in counts {
+            let values: Vec<_> = all().map(|(path, inbox)| (path, count(inbox))).collect();
+            page.counters(Family(name, None, means), "inbox", &values)?;
+        }
+        Ok(())
+    }
+
+    fn scrub(&self, page: &mut Page<'_>) -> fmt::Result {
+        let scrub = &self.scrub;
+        page.choice(
+            Family(
+                "filed_scrub_state",
+                None,
+                "What the check of stored data does: 1 at off, idle, running or paused.",
+            ),
+            "state",
+            &["off", "idle", "running", "paused"],
+            match scrub.state {
+                ScrubState::Off => "off",
+                ScrubState::Idle => "idle",
+                ScrubState::Running => "running",
+                ScrubState::Paused => "paused",
+            },
+        )?;
+        page.gauge(
+            Family(
+                "filed_scrub_checked",
+                Some(Bytes),
+                "Bytes of packs that the present pass has checked.",
+            ),
+            scrub.checked_bytes,
+        )?;
+        page.gauge(
+            Family(
+                "filed_scrub_pass",
+                Some(Bytes),
+                "Bytes of packs that a whole pass checks.",
+            ),
+            scrub.pass_total_bytes,
+        )?;
+        page.counter(
+            Family(
+                "filed_scrub_read",
+                Some(Bytes),
+                "Bytes that were read to check them.",
+            ),
+            scrub.read_bytes,
+        )?;
+        page.gauges(
+            Family(
+                "filed_damaged_places",
+                None,
+                "Damaged places in the store: open ones have lost something, replaced ones are stored \
+                 elsewhere by now.",
+            ),
+            "state",
+            &[
+                ("open", scrub.damage.open),
+                ("replaced", scrub.damage.replaced),
+            ],
+        )?;
+        if let Some(ended_ns) = scrub.last_pass_ended_ns {
+            let means =
+                "When the last whole pass ended, seconds since 1970; absent before the first.";
+            let family = Family("filed_scrub_last_pass_timestamp", Some(Seconds), means);
+            page.gauge(family, seconds(ended_ns))?;
+        }
+        if let Some(expected) = scrub.expected_pass {
+            let means = "How long a pass takes at the present rate.";
+            let family = Family("filed_scrub_expected_pass", Some(Seconds), means);
+            page.gauge(family, expected.as_secs_f64())?;
+        }
+        Ok(())
+    }
 }
 
 impl Collector for Seen {
@@ -545,7 +679,9 @@ impl Collector for Seen {
         self.heap(page)?;
         self.pool(page)?;
         self.jobs(page)?;
-        self.work(page)
+        self.work(page)?;
+        self.inboxes(page)?;
+        self.scrub(page)
     }
 }
 

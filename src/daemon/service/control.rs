@@ -21,7 +21,9 @@ use crate::daemon::tuning::Wish;
 use crate::heap::{Trim, malloc};
 use crate::pipeline::Options;
 use crate::pipeline::fingerprints::Examine;
+use crate::pipeline::scrub::{PauseFor, ScrubOptions};
 use crate::pressure::limits::Wanted;
+use crate::pressure::mode::Mode;
 
 /// Signals that mean something to a service only.
 pub(in crate::daemon) const SIGNALS: &[i32] = &[SIGUSR1, SIGUSR2];
@@ -33,6 +35,10 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 const RATE_OVER: Duration = Duration::from_secs(5);
 const RATE_STEP: Duration = Duration::from_millis(500);
 
+/// A service with nothing to do looks at its memory this often: it does not grow by itself, work that
+/// begins wakes the loop, and so does whoever tells of pressure.
+const QUIET_SLEEP: Duration = Duration::from_secs(2);
+
 /// Something that the control loop is to do.
 pub enum Order {
     /// Give back all memory that nobody uses.
@@ -41,6 +47,8 @@ pub enum Order {
     Examine(Examine),
     /// Read the configuration again.
     Reload(oneshot::Sender<Result<Reloaded, String>>),
+    /// Look at memory: work begins.
+    Look,
     /// End, as at a signal.
     Stop,
 }
@@ -81,6 +89,8 @@ pub struct Settings {
     pub renew_after_bytes: u64,
     /// Idle buffers go back after this long.
     pub idle: Duration,
+    /// How what is stored is checked.
+    pub scrub: ScrubOptions,
     /// What else applies then.
     pub also: Box<dyn FnOnce()>,
     /// What has changed.
@@ -104,6 +114,10 @@ pub struct Attached<'a> {
     /// When the end was asked for, and when what still runs was last told.
     draining: Option<(Instant, Instant)>,
     told_ready: bool,
+    /// The scrub is kept from reading, because memory is short.
+    scrub_paused: bool,
+    /// When something was last in work.
+    busy_at: Instant,
     /// Bytes of work at moments of the last seconds.
     course: VecDeque<(Instant, u64)>,
 }
@@ -127,6 +141,8 @@ impl<'a> Attached<'a> {
             supervisor: Supervisor::new(),
             draining: None,
             told_ready: false,
+            scrub_paused: false,
+            busy_at: Instant::now(),
             course: VecDeque::new(),
         }
     }
@@ -189,6 +205,12 @@ impl Control<'_, '_> {
                 let (outcome, next) = self.reload_service();
                 let _ = reply.send(outcome);
                 next
+            }
+            Order::Look => {
+                if let Some(attached) = &mut self.watch.service {
+                    attached.busy_at = Instant::now();
+                }
+                Some(self.sample())
             }
             Order::Stop => {
                 self.begin_drain("it was asked to over its socket");
@@ -287,6 +309,14 @@ impl Control<'_, '_> {
             attached.supervisor.ready();
         }
         let busy = attached.service.desk.is_busy();
+        if !attached.service.desk.is_idle() {
+            attached.busy_at = now;
+        }
+        let pressed = self.watch.controller.mode() != Mode::Normal;
+        if pressed != attached.scrub_paused {
+            attached.scrub_paused = pressed;
+            attached.service.scrub.pause(PauseFor::Pressure, pressed);
+        }
         attached.supervisor.feed(now, Progressed { busy, steps });
         let rate = attached.rate(now, done_bytes);
         let service = &attached.service;
@@ -318,7 +348,19 @@ impl Control<'_, '_> {
         if tell {
             self.tell_what_runs();
         }
+        let next = if self.is_quiet(now) && self.watch.controller.mode() == Mode::Normal {
+            next.max(tokio::time::Instant::now() + QUIET_SLEEP)
+        } else {
+            next
+        };
         next.min(tokio::time::Instant::now() + longest.min(Duration::from_secs(3600)))
+    }
+
+    /// Whether this is a service that has had nothing to do for a while, so that its memory is as it is.
+    pub(in crate::daemon) fn is_quiet(&self, now: Instant) -> bool {
+        let quiet_after = self.watch.idle * 2 + QUIET_SLEEP;
+        let attached = self.watch.service.as_ref();
+        attached.is_some_and(|attached| now.duration_since(attached.busy_at) >= quiet_after)
     }
 
     /// Gives back all that nobody uses.
@@ -385,6 +427,7 @@ impl Control<'_, '_> {
         let service = &attached.service;
         service.desk.set(settings.desk);
         service.set_options(settings.options);
+        service.scrub.set_options(settings.scrub);
         service.board.write(|shown| shown.configured_ns = now_ns());
         watch.idle = settings.idle;
         (settings.also)();

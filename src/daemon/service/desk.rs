@@ -13,6 +13,7 @@
 //! is stored. And whatever cannot be written down now (a full disk) is kept and written later.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ use crate::pipeline::{
 use crate::store::error::Chain;
 use crate::store::{FileName, Store, StoreError};
 
-use super::now_ns;
+use super::{inboxes, now_ns};
 
 /// Jobs kept in memory ahead of their turn.
 const SHORT_LIST: u32 = 64;
@@ -82,7 +83,7 @@ pub struct News {
 }
 
 /// Somebody who is told what became of a job.
-pub type OnEnd = Box<dyn Fn(&Job, &End, &FileReport) + Send + Sync>;
+pub type OnEnd = Box<dyn Fn(&Job, &End) + Send + Sync>;
 
 /// See the head of this file.
 pub struct Desk {
@@ -114,6 +115,8 @@ struct State {
     uploading: BTreeMap<u64, Uploading>,
     next_upload: u64,
     events: Vec<Event>,
+    /// Jobs whose end is among the events, to be told of when it is written down.
+    ended: Vec<(Job, End)>,
     /// Writing down is due at this time.
     write_at: Option<Instant>,
     last_work: Instant,
@@ -174,6 +177,7 @@ impl Desk {
                 uploading: BTreeMap::new(),
                 next_upload: UPLOADS_FROM,
                 events: Vec::new(),
+                ended: Vec::new(),
                 write_at: None,
                 last_work: Instant::now(),
                 renew: false,
@@ -192,8 +196,8 @@ impl Desk {
         Jobs::of(self.store.database())
     }
 
-    /// Has `on_end` told of every job that has ended or failed an attempt, on the thread that knows it.
-    /// The first who asks for it is told.
+    /// Has `on_end` told of every job that has ended or failed an attempt, once that is written down. The
+    /// first who asks for it is told.
     pub fn tell(&self, on_end: OnEnd) {
         let _ = self.on_end.set(on_end);
     }
@@ -445,17 +449,21 @@ impl Desk {
         let mut state = self.state();
         state.write_at = None;
         let events = std::mem::take(&mut state.events);
+        let ended = std::mem::take(&mut state.ended);
         drop(state);
         if events.is_empty() {
             return true;
         }
         let Err(error) = self.jobs().record(&events) else {
+            self.tell_of(&events, &ended);
             return true;
         };
         tracing::warn!(error = %Chain(&error), "what became of jobs cannot be written down yet");
         let mut state = self.state();
         let later = std::mem::replace(&mut state.events, events);
         state.events.extend(later);
+        let later = std::mem::replace(&mut state.ended, ended);
+        state.ended.extend(later);
         state.write_at = Some(Instant::now() + WRITE_AGAIN);
         false
     }
@@ -530,7 +538,10 @@ impl Desk {
             return;
         };
         let Running { job, stop, .. } = running;
-        let end = end_of(&job, report, stop.requested(), &state);
+        let attempts = state.settings.attempts;
+        drop(state);
+        let end = self.end_of(&job, report, stop.requested(), attempts);
+        let mut state = self.state();
         state.last_work = Instant::now();
         self.happened(
             &mut state,
@@ -543,18 +554,71 @@ impl Desk {
         if let End::Again { due_ns, .. } = end {
             state.look_at(due_ns);
         }
+        state.ended.push((job, end));
         drop(state);
         self.changed.notify_all();
-        self.announce(
-            id,
-            match end {
-                End::Stored(_) => JobState::Stored,
-                End::Failed(_) => JobState::Failed,
-                End::Again { .. } | End::Stopped => JobState::Queued,
+    }
+
+    /// How an attempt ends that has this report.
+    fn end_of(&self, job: &Job, report: &FileReport, cancelled: bool, attempts: u32) -> End {
+        let reason = || report.error.clone().unwrap_or_default();
+        match report.status {
+            Status::Stored | Status::Unchanged => End::Stored(Outcome {
+                size_bytes: report.size_bytes,
+                new_bytes: report.new_bytes,
+                stored_bytes: report.stored_bytes,
+                version: report.version,
+            }),
+            Status::Skipped => End::Failed(reason()),
+            Status::Failed if report.blame != Blame::File => End::Stopped,
+            Status::Failed if cancelled => End::Failed("cancelled".to_owned()),
+            Status::Failed if is_gone(&job.path) => match self.stored_since(job) {
+                Some(outcome) => End::Stored(outcome),
+                None => End::Failed(reason()),
             },
-        );
+            Status::Failed if job.attempts >= attempts => End::Failed(reason()),
+            Status::Failed => End::Again {
+                reason: reason(),
+                due_ns: now_ns().saturating_add(back_off_ns(job.attempts)),
+            },
+        }
+    }
+
+    /// What was stored of a job's file after it was submitted: the process may have ended between storing
+    /// it and writing that down, and the inbox has taken the file away since.
+    fn stored_since(&self, job: &Job) -> Option<Outcome> {
+        if !job.origin.starts_with(inboxes::ORIGIN) {
+            return None;
+        }
+        let name = FileName::new(job.path.as_os_str().as_bytes()).ok()?;
+        let row = self.store.database().latest(&name).ok()??;
+        (row.read_at_ns >= job.submitted_ns).then_some(Outcome {
+            size_bytes: row.size_bytes,
+            new_bytes: row.new_bytes,
+            stored_bytes: row.stored_bytes,
+            version: Some(row.number),
+        })
+    }
+
+    /// Tells of what is written down now.
+    fn tell_of(&self, events: &[Event], ended: &[(Job, End)]) {
+        for event in events {
+            match event {
+                Event::Begun { id, .. } => self.announce(*id, JobState::Running),
+                Event::Ended { id, end, .. } => self.announce(
+                    *id,
+                    match end {
+                        End::Stored(_) => JobState::Stored,
+                        End::Failed(_) => JobState::Failed,
+                        End::Again { .. } | End::Stopped => JobState::Queued,
+                    },
+                ),
+            }
+        }
         if let Some(on_end) = self.on_end.get() {
-            on_end(&job, &end, report);
+            for (job, end) in ended {
+                on_end(job, end);
+            }
         }
     }
 
@@ -626,7 +690,6 @@ impl Desk {
             },
         );
         drop(state);
-        self.announce(id, JobState::Running);
         let tag = Tag {
             number: id as u64,
             stop: Some(stop),
@@ -637,6 +700,12 @@ impl Desk {
     /// Whether files are being worked on.
     pub fn is_busy(&self) -> bool {
         !self.state().running.is_empty()
+    }
+
+    /// Whether nothing is being worked on, files or streams.
+    pub fn is_idle(&self) -> bool {
+        let state = self.state();
+        state.running.is_empty() && state.uploading.is_empty()
     }
 
     /// Waits for so long, or until the service is to end.
@@ -724,28 +793,6 @@ fn look_at(path: PathBuf, store: &Path) -> Found {
             path,
             why: "a folder has taken its place".to_owned(),
         })
-}
-
-/// How an attempt ends that has this report.
-fn end_of(job: &Job, report: &FileReport, cancelled: bool, state: &State) -> End {
-    let reason = || report.error.clone().unwrap_or_default();
-    match report.status {
-        Status::Stored | Status::Unchanged => End::Stored(Outcome {
-            size_bytes: report.size_bytes,
-            new_bytes: report.new_bytes,
-            stored_bytes: report.stored_bytes,
-            version: report.version,
-        }),
-        Status::Skipped => End::Failed(reason()),
-        Status::Failed if report.blame != Blame::File => End::Stopped,
-        Status::Failed if cancelled => End::Failed("cancelled".to_owned()),
-        Status::Failed if job.attempts >= state.settings.attempts => End::Failed(reason()),
-        Status::Failed if is_gone(&job.path) => End::Failed(reason()),
-        Status::Failed => End::Again {
-            reason: reason(),
-            due_ns: now_ns().saturating_add(back_off_ns(job.attempts)),
-        },
-    }
 }
 
 /// Waiting does not bring a file back.

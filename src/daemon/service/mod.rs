@@ -15,23 +15,27 @@
 pub mod board;
 pub mod control;
 pub mod desk;
+pub mod inboxes;
 pub mod supervisor;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 
+use crate::daemon::inbox::Inboxes;
 use crate::daemon::record::owners;
 use crate::daemon::socket;
 use crate::daemon::socket::wire::Owners;
 use crate::daemon::tuning::Plan;
 use crate::heap::{Pool, Totals};
 use crate::pipeline::fingerprints::Fingerprints;
-use crate::pipeline::{self, Bell, Limits, Options, Progress, Stop};
+use crate::pipeline::scrub::{self, Scrub, ScrubOptions};
+use crate::pipeline::{self, Bell, Limits, Options, Progress, Shelf, Stop};
 use crate::pressure::level::Thresholds;
 use crate::store::error::Chain;
 use crate::store::recover::recover;
+use crate::store::verify::Damage;
 use crate::store::{Store, StoreError};
 use board::Board;
 use control::Order;
@@ -51,6 +55,8 @@ pub struct Service {
     pub pool: Pool,
     /// Buffers of streams on the socket.
     pub transfers: Pool,
+    /// Buffers of the scrub.
+    scrub_pool: Pool,
     /// What the data plane may use.
     pub limits: Arc<Limits>,
     /// What the data plane has done.
@@ -65,8 +71,14 @@ pub struct Service {
     pub bell: Arc<Bell>,
     /// Stops the data plane.
     pub stop: Arc<Stop>,
+    /// Checks what is stored, in the background.
+    pub scrub: Scrub,
+    /// Folders that files are taken in from.
+    pub inboxes: OnceLock<Arc<Inboxes>>,
     orders: mpsc::Sender<Order>,
     options: Mutex<Options>,
+    /// Packs that are not full yet.
+    shelf: Shelf,
 }
 
 /// What a service is made of that somebody else has built.
@@ -81,6 +93,8 @@ pub struct Parts {
     pub options: Options,
     /// How jobs are dealt with.
     pub desk: DeskSettings,
+    /// How what is stored is checked.
+    pub scrub: ScrubOptions,
     /// Counters of the cache's heap.
     pub heap: Arc<Totals>,
     /// The marks of memory.
@@ -107,6 +121,8 @@ impl Service {
             store: parts.store,
             pool: parts.pool,
             transfers: socket::pool(),
+            scrub_pool: Pool::new(scrub::buffer_bytes()),
+            scrub: Scrub::new(parts.scrub),
             limits: parts.limits,
             progress: Arc::default(),
             desk: Arc::new(desk),
@@ -114,8 +130,10 @@ impl Service {
             heap: parts.heap,
             bell,
             stop: Arc::default(),
+            inboxes: OnceLock::new(),
             orders,
             options: Mutex::new(parts.options),
+            shelf: Shelf::default(),
         };
         Ok((Arc::new(service), obeyed))
     }
@@ -155,8 +173,20 @@ impl Service {
     /// Works until the flow ends: round after round, whatever happens to one of them.
     pub fn work(&self, known: &Fingerprints<'_>) {
         std::thread::scope(|scope| {
-            scope.spawn(|| self.desk.keep());
-            let _closing = Closing(&self.desk);
+            let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+            let keeper = named("filed-jobs").spawn_scoped(scope, || self.desk.keep());
+            let _closing = Closing(self);
+            if let Err(error) = keeper {
+                // Every ask for work writes down what has happened, too.
+                tracing::error!(%error, "jobs are written down late: there is no thread for it");
+            }
+            let scrub = || {
+                self.scrub
+                    .run(&self.store, &self.scrub_pool, Some(known), &|_: &Damage| {})
+            };
+            if let Err(error) = named("filed-scrub").spawn_scoped(scope, scrub) {
+                tracing::error!(%error, "what is stored is not checked: there is no thread for it");
+            }
             known.while_serving(|| self.rounds(known));
         });
     }
@@ -164,9 +194,12 @@ impl Service {
     fn rounds(&self, known: &Fingerprints<'_>) {
         let mut wait = STORE_WAITS.0;
         while self.desk.wait_for_work() {
+            // If it is too busy for this it looks anyway.
+            self.order(Order::Look);
             let outcome = self.round(known);
             let Err(error) = outcome else {
                 wait = STORE_WAITS.0;
+                self.scrub.wake();
                 continue;
             };
             let problem = format!("the store cannot be written: {}", Chain(&*error));
@@ -178,6 +211,7 @@ impl Service {
             self.board.write(|shown| shown.problem = Some(problem));
             self.desk.wait_out(wait);
             wait = (wait * 2).min(STORE_WAITS.1);
+            self.shelf.clear();
             // What the round left open is sealed, so that the next one finds what it holds.
             if let Err(error) = recover(&self.store, now_ns()) {
                 tracing::warn!(error = %Chain(&error), "the store cannot be recovered yet");
@@ -194,6 +228,7 @@ impl Service {
             &self.bell,
             &options,
             known,
+            Some(&self.shelf),
             &self.limits,
             &self.stop,
             &self.progress,
@@ -207,13 +242,19 @@ impl Service {
     }
 }
 
-/// Ends the thread that writes jobs down, whatever ends the work.
-struct Closing<'a>(&'a Desk);
+/// Ends the threads beside the work, whatever ends it.
+struct Closing<'a>(&'a Service);
 
 impl Drop for Closing<'_> {
     fn drop(&mut self) {
-        self.0.close();
+        self.0.desk.close();
+        self.0.scrub.stop();
     }
+}
+
+/// Bytes of buffers that a service needs beside those of the data plane.
+pub fn buffer_bytes() -> u64 {
+    socket::buffer_bytes() + scrub::buffer_bytes()
 }
 
 /// Now, in nanoseconds since 1970; before that, 0.

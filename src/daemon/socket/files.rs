@@ -449,7 +449,7 @@ fn parse_range(range: &HeaderValue, size_bytes: u64) -> Answer<Option<(u64, u64)
 }
 
 /// A body of what another task sends.
-pub(super) struct Piped(pub mpsc::Receiver<io::Result<Bytes>>);
+pub struct Piped(pub mpsc::Receiver<io::Result<Bytes>>);
 
 impl HttpBody for Piped {
     type Data = Bytes;

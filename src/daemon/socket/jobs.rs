@@ -14,7 +14,7 @@ use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
-use super::files::Piped;
+use super::Piped;
 use super::reply::{Answer, Refusal};
 use super::wire::{Job, JobEvent, JobList, Submit, SubmitAnswer, SubmitPath, Submitted};
 use super::{Desktop, unescape};

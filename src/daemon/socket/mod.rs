@@ -41,6 +41,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+pub use files::Piped;
 pub use listen::{Listening, bind};
 pub use loopback::{MetricsError, bind_metrics};
 

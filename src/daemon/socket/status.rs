@@ -10,11 +10,13 @@ use tokio::sync::oneshot;
 
 use super::Desktop;
 use super::reply::{Answer, Refusal};
-use super::wire::{Change, Done, Given, Heap, InWork, JobCounts, Memory, Status};
+use super::wire::{Change, Done, Given, Heap, InWork, Inbox, JobCounts, Memory, Scrub, Status};
+use crate::daemon::inbox::InboxStats;
 use crate::daemon::service::Service;
 use crate::daemon::service::board;
 use crate::daemon::service::control::{Order, Reloaded};
 use crate::daemon::service::desk::Flow;
+use crate::pipeline::scrub::{PauseFor, ScrubStatus};
 use crate::store::show_path;
 
 pub(super) async fn status(State(desktop): State<Desktop>) -> Answer<Json<Status>> {
@@ -90,6 +92,10 @@ fn status_of(service: &Service) -> Answer<Status> {
             collected: heap.collected,
             longest_pause_seconds: heap.longest_pause.as_secs_f64(),
         },
+        scrub: scrub(&service.scrub.status()),
+        inboxes: (service.inboxes.get())
+            .map(|inboxes| inboxes.stats().iter().map(inbox).collect())
+            .unwrap_or_default(),
     })
 }
 
@@ -100,6 +106,34 @@ fn change(change: &board::ModeChange) -> Change {
         to: change.to.to_string(),
         why: change.why.clone(),
         freed_bytes: change.freed_bytes,
+    }
+}
+
+fn scrub(status: &ScrubStatus) -> Scrub {
+    Scrub {
+        state: format!("{:?}", status.state).to_lowercase(),
+        pass_began_ns: status.pass_began_ns,
+        checked_bytes: status.checked_bytes,
+        total_bytes: status.pass_total_bytes,
+        last_pass_seconds: status.last_pass.map(|took| took.as_secs_f64()),
+        last_pass_ended_ns: status.last_pass_ended_ns,
+        expected_pass_seconds: status.expected_pass.map(|took| took.as_secs_f64()),
+        read_bytes: status.read_bytes,
+        damaged_places: status.damage.open,
+        replaced_places: status.damage.replaced,
+    }
+}
+
+fn inbox(stats: &InboxStats) -> Inbox {
+    Inbox {
+        path: show_path(&stats.path).to_string(),
+        waiting: stats.waiting,
+        submitted: stats.submitted,
+        stored: stats.stored,
+        failed: stats.failed,
+        last_success_ns: stats.last_success_ns,
+        last_error: stats.last_error.clone(),
+        overflows: stats.overflows,
     }
 }
 
@@ -133,12 +167,14 @@ pub(super) async fn ready(State(desktop): State<Desktop>) -> Answer<&'static str
 
 pub(super) async fn pause(State(desktop): State<Desktop>) -> StatusCode {
     desktop.service.desk.set_flow(Flow::Paused);
+    desktop.service.scrub.pause(PauseFor::Request, true);
     tracing::info!("paused, as a client asked for");
     StatusCode::NO_CONTENT
 }
 
 pub(super) async fn resume(State(desktop): State<Desktop>) -> StatusCode {
     desktop.service.desk.set_flow(Flow::Open);
+    desktop.service.scrub.pause(PauseFor::Request, false);
     tracing::info!("resumed, as a client asked for");
     StatusCode::NO_CONTENT
 }

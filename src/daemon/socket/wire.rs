@@ -35,6 +35,56 @@ pub struct Status {
     pub done: Done,
     /// The heap of the fingerprint cache.
     pub heap: Heap,
+    /// The check of what is stored, in the background.
+    pub scrub: Scrub,
+    /// Folders that files are taken in from.
+    pub inboxes: Vec<Inbox>,
+}
+
+/// How far the check of what is stored is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Scrub {
+    /// `off`, `idle`, `running` or `paused`.
+    pub state: String,
+    /// When the present pass over everything began; nothing between two.
+    pub pass_began_ns: Option<i64>,
+    /// Bytes checked in this pass.
+    pub checked_bytes: u64,
+    /// Bytes there are to check.
+    pub total_bytes: u64,
+    /// How long the last whole pass took.
+    pub last_pass_seconds: Option<f64>,
+    /// When it ended.
+    pub last_pass_ended_ns: Option<i64>,
+    /// How long a pass takes at the present rate.
+    pub expected_pass_seconds: Option<f64>,
+    /// Bytes read since the service began.
+    pub read_bytes: u64,
+    /// Damaged places that have lost something.
+    pub damaged_places: u64,
+    /// Damaged places whose content is stored elsewhere by now.
+    pub replaced_places: u64,
+}
+
+/// What a folder that files are taken in from has done since the service began.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Inbox {
+    /// The folder.
+    pub path: String,
+    /// Files that wait until they have settled.
+    pub waiting: u64,
+    /// Files that were queued.
+    pub submitted: u64,
+    /// Files that were stored.
+    pub stored: u64,
+    /// Files that could not be stored.
+    pub failed: u64,
+    /// When the last one was stored.
+    pub last_success_ns: Option<i64>,
+    /// What last went wrong.
+    pub last_error: Option<String>,
+    /// How often more came than could be heard of, so that the folder was looked through.
+    pub overflows: u64,
 }
 
 /// Memory of the service.

@@ -6,11 +6,13 @@
 //! left are the collector's, whose bound on garbage is an eighth of the limit, and pins take no more
 //! than the rest.
 //!
-//! The rule that must hold: **the table names exactly the pieces of pinned packs.** Between it and
+//! The rule that must hold: **the table names exactly the pieces of pinned packs that are not known to be
+//! damaged.** Between it and
 //! the groups are weak references, so that not even a mistake there could keep a list alive.
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::table::Table;
@@ -64,16 +66,21 @@ traced! {
 
 const _: () = assert!(size_of::<Group>() + 16 == 1024);
 
+/// In the place of a damaged piece's digest: no content is known to have this one.
+const DAMAGED: PieceId = PieceId([0; 32]);
+
 impl Group {
     fn digest(&self, at: u32) -> Option<&PieceId> {
         let within = self.first.checked_add(at)? < self.pack.pieces;
         self.digests.0.get(at as usize).filter(|_| within)
     }
 
-    /// Its digests with their pieces' numbers.
+    /// Its digests with their pieces' numbers, without damaged pieces.
     fn entries(&self) -> impl Iterator<Item = (&PieceId, u32)> {
         let first = self.number * GROUP_NUMBERS;
-        (0..).map_while(move |at| Some((self.digest(at)?, first + at)))
+        (0..)
+            .map_while(move |at| Some((self.digest(at)?, first + at)))
+            .filter(|(digest, _)| **digest != DAMAGED)
     }
 }
 
@@ -231,7 +238,7 @@ impl<'a> Cache<'a> {
         let count = pieces.count().min(durable);
         let ordinal = place.ordinal as usize;
         let holds = ordinal < count && pieces.digest(ordinal).as_ref() == Some(id);
-        self.pin(place.pack, &pieces, count);
+        self.pin(place.pack, &pieces, count)?;
         drop(pieces);
         if holds {
             self.pin_neighbours(place.pack)?;
@@ -269,28 +276,41 @@ impl<'a> Cache<'a> {
             // It was not asked for: whatever is wrong with it is of no interest here.
             if let Ok(list) = self.store.pack(pack).and_then(|pack| pack.pieces()) {
                 let count = list.count().min(pieces as usize);
-                self.pin(pack, &list, count);
+                self.pin(pack, &list, count)?;
             }
         }
         Ok(())
     }
 
     /// Takes the list of a pack's first `count` pieces in, in place of the one that was there.
-    fn pin(&mut self, pack: PackId, pieces: &PackPieces, count: usize) {
+    fn pin(&mut self, pack: PackId, pieces: &PackPieces, count: usize) -> Result<(), StoreError> {
+        let damaged = self.store.database().damaged_pieces(pack)?;
         self.unpin(pack);
         self.evict_for(cost(count), Some(pack));
-        if self.build(pack, pieces, count).is_err() {
+        if self.build(pack, pieces, count, &damaged).is_err() {
             // Garbage of evicted lists is in the way, or more is pinned than the limit allows.
             self.unpin_all();
             self.heap.collect_critical();
-            if let Err(error) = self.build(pack, pieces, count) {
+            if let Err(error) = self.build(pack, pieces, count, &damaged) {
                 tracing::debug!(%error, "a pack's list does not fit the cache");
             }
         }
+        Ok(())
+    }
+
+    /// Forgets a pack's list, in which pieces have been found damaged since it was taken in.
+    pub(super) fn forget(&mut self, pack: PackId) {
+        self.unpin(pack);
     }
 
     /// Makes a list's objects and enters its pieces; all of it or nothing.
-    fn build(&mut self, pack: PackId, pieces: &PackPieces, count: usize) -> Result<(), HeapFull> {
+    fn build(
+        &mut self,
+        pack: PackId,
+        pieces: &PackPieces,
+        count: usize,
+        damaged: &[Range<u32>],
+    ) -> Result<(), HeapFull> {
         let _frame = self.heap.frame("pack list");
         self.clock += 1;
         let node = self.heap.alloc(PackNode {
@@ -304,9 +324,11 @@ impl<'a> Cache<'a> {
             let Some(number) = self.groups.reserve() else {
                 break;
             };
-            let mut digests = [PieceId([0; 32]); GROUP_PIECES];
+            let mut digests = [DAMAGED; GROUP_PIECES];
             for (ordinal, digest) in (first..count).zip(&mut digests) {
-                if let Some(of_piece) = pieces.digest(ordinal) {
+                if !damaged.iter().any(|lost| lost.contains(&(ordinal as u32)))
+                    && let Some(of_piece) = pieces.digest(ordinal)
+                {
                     *digest = of_piece;
                 }
             }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::Pacing;
 use crate::heap::{Heap, Trim};
-use crate::store::{PieceId, PiecePlace, StoreError};
+use crate::store::{PackId, PieceId, PiecePlace, StoreError};
 
 type Answer = Result<Vec<Option<PiecePlace>>, StoreError>;
 
@@ -19,13 +19,15 @@ pub(super) struct Ask {
 }
 
 /// What is to be done besides answering.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 pub(super) struct Orders {
     pub limit_changed: bool,
     pub collect: bool,
     pub renew: bool,
     pub pacing: Option<Pacing>,
     pub trim: Option<Trim>,
+    /// Packs whose lists are not to be believed any more, each once.
+    pub forget: Vec<PackId>,
     given: bool,
 }
 

@@ -19,7 +19,7 @@
 //! the chunk: new data cost no switch between threads. A chunk's questions are the heap's unit of
 //! work, at whose end it collects what is due.
 //!
-//! Two rules. An answer is only given after the whole digest was compared with the pack's list. And
+//! Three rules. A piece that is known to be damaged is not known: it is stored again. An answer is only given after the whole digest was compared with the pack's list. And
 //! only pieces that the index knows are taken into memory: the file of a pack that is still written
 //! holds more than its writer has made durable, and whoever refers to that would acknowledge a file
 //! that a power cut can still take a piece from.
@@ -34,7 +34,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::heap::{Account, Generation, HeapTotals, Totals, Trim};
-use crate::store::{PieceId, PiecePlace, Store, StoreError};
+use crate::store::{PackId, PieceId, PiecePlace, Store, StoreError};
 use cache::Cache;
 pub use inbox::Examine;
 use inbox::{Inbox, Task};
@@ -195,6 +195,16 @@ impl<'store> Fingerprints<'store> {
         Arc::clone(&self.totals)
     }
 
+    /// Forgets what is known of a pack: pieces in it have been found damaged, which the store's index says
+    /// by now. What is asked from here on is answered by that.
+    pub fn forget(&self, pack: PackId) {
+        self.inbox.order(|orders| {
+            if !orders.forget.contains(&pack) {
+                orders.forget.push(pack);
+            }
+        });
+    }
+
     /// Has memory without objects given back.
     pub fn trim(&self, trim: Trim) {
         self.inbox.order(|orders| orders.trim = Some(trim));
@@ -268,6 +278,9 @@ impl<'store> Fingerprints<'store> {
                     }
                     if orders.limit_changed {
                         cache.set_limit(self.limit_bytes.load(Ordering::Relaxed));
+                    }
+                    for pack in orders.forget {
+                        cache.forget(pack);
                     }
                     if let Some(wanted) = orders.pacing {
                         pacing = wanted;

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::super::error::{IoContext, StoreError};
 use super::super::id::{PackId, StoreId};
 use super::super::record::{
@@ -288,6 +290,10 @@ impl PackReader {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(self.damaged(offset, "the pack ends early"))
             }
+            // The disk has lost it, or the file system sees itself that it is not what was written.
+            Err(error) if error.raw_os_error().is_some_and(is_lost_by_disk) => {
+                Err(self.damaged(offset, "the disk cannot read it"))
+            }
             outcome => outcome.during("read pack", &self.path),
         }
     }
@@ -298,5 +304,27 @@ impl PackReader {
             offset,
             what,
         }
+    }
+}
+
+fn is_lost_by_disk(code: i32) -> bool {
+    [Errno::IO, Errno::BADMSG, Errno::UCLEAN]
+        .iter()
+        .any(|errno| errno.raw_os_error() == code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_cannot_read_is_damage() {
+        // Reading from where this process has no memory is the input/output error that is easy to have.
+        let file = File::open("/proc/self/mem").unwrap();
+        let path = PathBuf::from("pack");
+        let outcome = PackReader::from_file(path, file, StoreId([0; 16]), PackId(1));
+        let error = outcome.err().unwrap();
+        assert!(error.is_damage(), "{error}");
+        assert!(error.to_string().contains("the disk cannot read it"));
     }
 }
