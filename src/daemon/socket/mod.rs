@@ -12,6 +12,7 @@
 //! limits in size and time; whoever does not read what it asked for is cut off; clients that may only look
 //! never take all places; and what streams carry is in buffers of a pool of their own.
 
+mod asked;
 mod files;
 mod jobs;
 mod listen;
