@@ -31,7 +31,7 @@ traced! {
     struct Node { next: GcCell<Option<Gc<Node>>> }
 }
 
-fn service() -> (TempDir, Arc<Service>, mpsc::Receiver<Order>) {
+pub(super) fn service() -> (TempDir, Arc<Service>, mpsc::Receiver<Order>) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open_or_create(&folder.path().join("store"), Chunking::Fixed).unwrap();
     let plan = Plan {

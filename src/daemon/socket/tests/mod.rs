@@ -2,6 +2,7 @@
 //! is really answered.
 
 mod answers;
+mod loopback;
 mod schema;
 
 use std::collections::{BTreeMap, BTreeSet};
