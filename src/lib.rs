@@ -11,7 +11,7 @@
 //! * [`cli`] never decides; [`config`] is never passed below `daemon`, each room gets its own options.
 //! * [`daemon`] senses, relieves and hears signals, and never computes.
 //! * [`pipeline`] moves data on plain threads, and has never heard of pressure: it gets limits.
-//! * [`store`] is the only place that syncs and renames, and never knows what a job is.
+//! * [`store`] is the only place that writes what is stored, and never knows what a job is.
 //! * [`heap`] is the only place with `unsafe`, and never knows what a chunk is.
 //! * [`pressure`] decides and never acts.
 

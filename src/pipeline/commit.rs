@@ -58,7 +58,9 @@ impl Committer<'_> {
             if workers == Workers::Ended {
                 return self.ledger.failure().map_or(Ok(()), Err);
             }
-            if is_due(&uncommitted, Instant::now()) {
+            // Where nothing else is to be done, nobody gains by waiting.
+            let waits = uncommitted.since.is_some() && self.intake.is_idle();
+            if waits || is_due(&uncommitted, Instant::now()) {
                 let checkpoint = self.intake.request_checkpoint();
                 if self.ledger.wait_for(checkpoint) {
                     self.commit(checkpoint)?;

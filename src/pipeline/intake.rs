@@ -236,6 +236,12 @@ impl<'run> Intake<'run> {
         self.bell.ring();
     }
 
+    /// Whether there is nothing to do at present, though more may come.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.state();
+        state.nothing_since.is_some() && state.opening == 0 && state.streams.is_empty()
+    }
+
     /// Ends the run: nobody gets another task.
     pub(super) fn halt(&self) {
         self.state().halted = true;

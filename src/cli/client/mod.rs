@@ -87,7 +87,16 @@ impl Client {
             None => {
                 let flags = common_flags(common)?;
                 let sources = Sources::from_process(Role::Command, common.config.clone(), flags);
-                let config = config::load(&sources)?.config;
+                let config = match config::load(&sources) {
+                    Ok(loaded) => loaded.config,
+                    // A service that runs has a configuration, so this must not keep anybody from asking how
+                    // it is; without one the file may be why.
+                    Err(error) if Path::new(SYSTEM_SOCKET).exists() => {
+                        tracing::warn!(%error, "the configuration is wrong: trying the system's service");
+                        config::Config::default()
+                    }
+                    Err(error) => return Err(error.into()),
+                };
                 let lookup = |name: &str| std::env::var_os(name);
                 let wanted = config::socket_path(&config, lookup, geteuid().is_root());
                 let system = Path::new(SYSTEM_SOCKET);

@@ -11,18 +11,16 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2};
 use tokio::sync::{mpsc, oneshot};
 
+use super::Service;
 use super::board::Shown;
-use super::desk::{DeskSettings, Flow};
+use super::desk::Flow;
+use super::reload::{Reload, Reloaded};
 use super::supervisor::{self, Progressed, Supervisor};
-use super::{Service, now_ns};
 use crate::daemon::Control;
 use crate::daemon::timeline::MarkKind;
-use crate::daemon::tuning::Wish;
 use crate::heap::{Trim, malloc};
-use crate::pipeline::Options;
 use crate::pipeline::fingerprints::Examine;
-use crate::pipeline::scrub::{PauseFor, ScrubOptions};
-use crate::pressure::limits::Wanted;
+use crate::pipeline::scrub::PauseFor;
 use crate::pressure::mode::Mode;
 
 /// Signals that mean something to a service only.
@@ -37,7 +35,7 @@ const RATE_STEP: Duration = Duration::from_millis(500);
 
 /// A service with nothing to do looks at its memory this often: it does not grow by itself, work that
 /// begins wakes the loop, and so does whoever tells of pressure.
-const QUIET_SLEEP: Duration = Duration::from_secs(2);
+const QUIET_SLEEP: Duration = Duration::from_secs(3);
 
 /// Something that the control loop is to do.
 pub enum Order {
@@ -64,53 +62,17 @@ pub struct Trimmed {
     pub buffers_bytes: u64,
 }
 
-/// What came of reading the configuration again.
-#[derive(Clone, Debug, Default, serde::Serialize)]
-pub struct Reloaded {
-    /// Keys that have changed and apply now.
-    pub applied: Vec<String>,
-    /// Keys that have changed and apply after a restart.
-    pub restart: Vec<String>,
-}
-
-/// A configuration, as far as it can be applied while the service runs.
-pub struct Settings {
-    /// What is wanted of memory.
-    pub wanted: Wanted,
-    /// What the data plane would like to use.
-    pub wish: Wish,
-    /// How files are taken in.
-    pub options: Options,
-    /// How jobs are dealt with.
-    pub desk: DeskSettings,
-    /// How long running files may go on when the service is to end.
-    pub drain: Duration,
-    /// The cache's heap is renewed after so many bytes of work.
-    pub renew_after_bytes: u64,
-    /// Idle buffers go back after this long.
-    pub idle: Duration,
-    /// How what is stored is checked.
-    pub scrub: ScrubOptions,
-    /// What else applies then.
-    pub also: Box<dyn FnOnce()>,
-    /// What has changed.
-    pub reloaded: Reloaded,
-}
-
-/// Reads the configuration again and checks all of it.
-pub type Reload<'a> = Box<dyn FnMut() -> Result<Settings, String> + 'a>;
-
 /// A service, as the control loop has it.
 pub struct Attached<'a> {
     /// The service.
     pub service: Arc<Service>,
     orders: Option<mpsc::Receiver<Order>>,
-    reload: Reload<'a>,
-    drain: Duration,
-    renew_after_bytes: u64,
+    pub(super) reload: Reload<'a>,
+    pub(super) drain: Duration,
+    pub(super) renew_after_bytes: u64,
     /// Bytes of work at which it was last renewed.
     renewed_at_bytes: u64,
-    supervisor: Supervisor,
+    pub(super) supervisor: Supervisor,
     /// When the end was asked for, and when what still runs was last told.
     draining: Option<(Instant, Instant)>,
     told_ready: bool,
@@ -386,61 +348,6 @@ impl Control<'_, '_> {
             resident_after_bytes,
             buffers_bytes,
         }
-    }
-
-    /// Reads the configuration again: all of what is new applies, or nothing.
-    fn reload_service(&mut self) -> (Result<Reloaded, String>, Option<tokio::time::Instant>) {
-        let watch = &mut *self.watch;
-        let Some(attached) = &mut watch.service else {
-            return (Err("there is no service".to_owned()), None);
-        };
-        attached.supervisor.reloading();
-        let outcome = (attached.reload)();
-        let settings = match outcome {
-            Ok(settings) => settings,
-            Err(error) => {
-                tracing::error!(%error, "the configuration is wrong: going on with the one before");
-                attached.supervisor.ready();
-                return (Err(error), None);
-            }
-        };
-        let applied = match (&mut watch.live, &watch.around) {
-            (Some(live), Some(around)) => {
-                match live.set(settings.wanted, settings.wish, around.group()) {
-                    Ok(applied) => Some(applied),
-                    Err(too_small) => {
-                        let error = format!(
-                            "the memory limit is too small to work with: the smallest that works here \
-                             is {} MiB",
-                            too_small.smallest_bytes.div_ceil(1 << 20)
-                        );
-                        tracing::error!(%error, "going on with the configuration before");
-                        attached.supervisor.ready();
-                        return (Err(error), None);
-                    }
-                }
-            }
-            _ => None,
-        };
-        attached.drain = settings.drain;
-        attached.renew_after_bytes = settings.renew_after_bytes;
-        let service = &attached.service;
-        service.desk.set(settings.desk);
-        service.set_options(settings.options);
-        service.scrub.set_options(settings.scrub);
-        service.board.write(|shown| shown.configured_ns = now_ns());
-        watch.idle = settings.idle;
-        (settings.also)();
-        let next = self.apply(applied);
-        tracing::info!(
-            applied = settings.reloaded.applied.join(", "),
-            needs_restart = settings.reloaded.restart.join(", "),
-            "the configuration was read again"
-        );
-        if let Some(attached) = &mut self.watch.service {
-            attached.supervisor.ready();
-        }
-        (Ok(settings.reloaded), next)
     }
 
     /// Writes how things are into the log.

@@ -16,6 +16,7 @@ pub mod board;
 pub mod control;
 pub mod desk;
 pub mod inboxes;
+pub mod reload;
 pub mod supervisor;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -14,8 +14,9 @@ use super::wire::{Change, Done, Given, Heap, InWork, Inbox, JobCounts, Memory, S
 use crate::daemon::inbox::InboxStats;
 use crate::daemon::service::Service;
 use crate::daemon::service::board;
-use crate::daemon::service::control::{Order, Reloaded};
+use crate::daemon::service::control::Order;
 use crate::daemon::service::desk::Flow;
+use crate::daemon::service::reload::Reloaded;
 use crate::pipeline::scrub::{PauseFor, ScrubStatus};
 use crate::store::show_path;
 
