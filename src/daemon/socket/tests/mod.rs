@@ -17,7 +17,8 @@ use super::wire::{
     Change, Done, Given, Heap, InWork, Inbox, Job, JobCounts, JobEvent, JobList, Memory, Owners,
     Scrub, Status, Stored, Submit, SubmitAnswer, SubmitPath, Submitted, Version, VersionList,
 };
-use crate::daemon::service::control::{Reloaded, Trimmed};
+use crate::daemon::service::control::Trimmed;
+use crate::daemon::service::reload::Reloaded;
 use schema::Document;
 
 /// Schemas of what is only made up where it is answered; see `answers`.
