@@ -11,7 +11,7 @@ use super::args::{Common, Serve};
 use super::exit::Exit;
 use super::process::{chunking, method_of, seal_left_behind, threads};
 use super::setup::{Setup, flag, wanted};
-use crate::config::{self, Config, Loaded, Sources};
+use crate::config::{self, Config, Loaded, Metrics, Sources};
 use crate::daemon::inbox::{After, InboxOptions, Inboxes};
 use crate::daemon::service::control::Attached;
 use crate::daemon::service::desk::DeskSettings;
@@ -101,8 +101,12 @@ pub(super) fn run(common: &Common, args: &Serve) -> anyhow::Result<Exit> {
         reload,
     ));
     let listening = socket::bind(&socket_path)?;
-    let socket =
-        Socket::serve(listening, Arc::clone(&service)).context("serve the control socket")?;
+    let metrics = match setup.config.service.metrics {
+        Metrics::At(address) => Some(socket::bind_metrics(address)?),
+        Metrics::Off => None,
+    };
+    let socket = Socket::serve(listening, metrics, Arc::clone(&service))
+        .context("serve the control socket")?;
     tracing::info!(
         store = %crate::store::show_path(store.root()),
         socket = %crate::store::show_path(&socket_path),

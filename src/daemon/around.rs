@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::pressure::mode::Mode;
-use crate::pressure::probe::group::GroupProbe;
+use crate::pressure::probe::group::{GroupProbe, GroupUsage};
 use crate::pressure::probe::host::HostProbe;
 use crate::pressure::sample::Sample;
 
@@ -29,6 +29,8 @@ pub struct Surroundings {
     next_at: Duration,
     /// The room and our own resident bytes, when they were read.
     read: Option<(u64, u64)>,
+    /// The group that is nearest to its limit, as it was then.
+    usage: Option<GroupUsage>,
     kills: Option<u64>,
 }
 
@@ -41,6 +43,7 @@ impl Surroundings {
             host: (root == Path::new("/")).then(HostProbe::open).flatten(),
             next_at: Duration::ZERO,
             read: None,
+            usage: None,
             kills: None,
         }
     }
@@ -48,6 +51,11 @@ impl Surroundings {
     /// The files of our groups.
     pub fn group(&self) -> &GroupProbe {
         &self.group
+    }
+
+    /// The group that is nearest to its limit, as it was when it was last read.
+    pub(super) fn usage(&self) -> Option<GroupUsage> {
+        self.usage
     }
 
     /// Has the next sample read anew: something was heard.
@@ -67,6 +75,7 @@ impl Surroundings {
 
     fn read(&mut self, sample: &mut Sample, mode: Mode) {
         let usage = self.group.usage();
+        self.usage = usage;
         for problem in self.group.take_problems() {
             tracing::warn!(%problem, "the cgroup cannot be read: going on without it");
         }

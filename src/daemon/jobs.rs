@@ -306,6 +306,16 @@ impl<'a> Jobs<'a> {
         })
     }
 
+    /// When the queued job that has waited the longest was accepted, nanoseconds since 1970.
+    pub fn oldest_ns(&self) -> Result<Option<i64>, StoreError> {
+        self.database.ask("look for the oldest job", |connection| {
+            connection
+                .prepare_cached("SELECT submitted_ns FROM job WHERE state = 0 ORDER BY id LIMIT 1")?
+                .query_row([], |row| row.get(0))
+                .optional()
+        })
+    }
+
     /// Writes down what has happened, in its order, all in one commit.
     pub fn record(&self, events: &[Event]) -> Result<(), StoreError> {
         self.database

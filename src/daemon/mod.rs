@@ -19,6 +19,7 @@ pub mod inbox;
 pub mod jobs;
 pub mod live;
 pub mod memory;
+pub mod metrics;
 pub mod pushes;
 mod record;
 pub mod recorder;
@@ -312,10 +313,13 @@ impl Control<'_, '_> {
         };
         self.record(&sample);
         if let Some(attached) = &self.watch.service {
+            let around = self.watch.around.as_ref();
             attached.service.board.write(|shown| {
                 shown.level = decision.level;
                 shown.resident_bytes = sample.resident_bytes;
                 shown.anonymous_bytes = sample.anonymous_bytes;
+                shown.headroom_bytes = sample.headroom_bytes;
+                shown.group = around.and_then(Surroundings::usage);
             });
         }
         if !decision.actions.is_empty() {

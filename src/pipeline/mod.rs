@@ -139,7 +139,7 @@ pub fn take_in(
 ) -> Result<(), Arc<StoreError>> {
     let method = method(&store.format().chunking, store.root())?;
     let report = &|file: FileReport| {
-        Progress::add(&progress.files, 1);
+        progress.one_outcome(file.status);
         report(file);
     };
     let intake = Intake::new(feed, Arc::clone(bell), options.workers, limits, stop);

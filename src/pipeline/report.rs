@@ -124,6 +124,8 @@ pub struct Progress {
     pub stored_bytes: AtomicU64,
     /// Files that have a report.
     pub files: AtomicU64,
+    /// Of those taken in: how many came out how, in the order of [`Status`].
+    pub outcomes: [AtomicU64; 4],
     /// How long chunks took to read.
     pub read_times: Times,
     /// How long chunks took in all.
@@ -134,6 +136,12 @@ impl Progress {
     /// One more file has a report.
     pub fn one_file(&self) {
         Progress::add(&self.files, 1);
+    }
+
+    /// One more file was taken in, or was not.
+    pub(super) fn one_outcome(&self, status: Status) {
+        self.one_file();
+        Progress::add(&self.outcomes[status as usize], 1);
     }
 
     pub(crate) fn add(counter: &AtomicU64, amount: u64) {

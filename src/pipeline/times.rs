@@ -13,23 +13,39 @@ const SINGLE: u64 = 4;
 /// The last bucket takes all that is longer: two minutes and more.
 const BUCKETS: usize = 104;
 
+/// Doublings; in the last is also all that is longer.
+const DOUBLINGS: usize = BUCKETS / QUARTERS as usize;
+
 /// The histogram of a run in progress.
 #[derive(Debug)]
-pub struct Times([AtomicU64; BUCKETS]);
+pub struct Times {
+    buckets: [AtomicU64; BUCKETS],
+    /// Their sum.
+    micros: AtomicU64,
+}
 
 /// The histogram as it was at one moment, or of a span of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeCounts([u64; BUCKETS]);
+pub struct TimeCounts {
+    buckets: [u64; BUCKETS],
+    micros: u64,
+}
 
 impl Default for Times {
     fn default() -> Times {
-        Times([const { AtomicU64::new(0) }; BUCKETS])
+        Times {
+            buckets: [const { AtomicU64::new(0) }; BUCKETS],
+            micros: AtomicU64::new(0),
+        }
     }
 }
 
 impl Default for TimeCounts {
     fn default() -> TimeCounts {
-        TimeCounts([0; BUCKETS])
+        TimeCounts {
+            buckets: [0; BUCKETS],
+            micros: 0,
+        }
     }
 }
 
@@ -37,28 +53,53 @@ impl Times {
     /// Counts one.
     pub fn add(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.0[bucket(micros)].fetch_add(1, Ordering::Relaxed);
+        self.buckets[bucket(micros)].fetch_add(1, Ordering::Relaxed);
+        self.micros.fetch_add(micros, Ordering::Relaxed);
     }
 
     /// The histogram so far.
     pub fn counts(&self) -> TimeCounts {
-        TimeCounts(std::array::from_fn(|bucket| {
-            self.0[bucket].load(Ordering::Relaxed)
-        }))
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        TimeCounts {
+            buckets: self.buckets.each_ref().map(read),
+            micros: read(&self.micros),
+        }
     }
 }
 
 impl TimeCounts {
     /// What came since `before`.
     pub fn since(&self, before: &TimeCounts) -> TimeCounts {
-        TimeCounts(std::array::from_fn(|bucket| {
-            self.0[bucket].saturating_sub(before.0[bucket])
-        }))
+        TimeCounts {
+            buckets: std::array::from_fn(|bucket| {
+                self.buckets[bucket].saturating_sub(before.buckets[bucket])
+            }),
+            micros: self.micros.saturating_sub(before.micros),
+        }
     }
 
     /// How many were counted.
     pub fn total(&self) -> u64 {
-        self.0.iter().sum()
+        self.buckets.iter().sum()
+    }
+
+    /// How long they took together.
+    pub fn sum(&self) -> Duration {
+        Duration::from_micros(self.micros)
+    }
+
+    /// How many there are in each doubling, with the bound that they are below; the last is without one.
+    pub fn doublings(&self) -> [(Duration, u64); DOUBLINGS] {
+        let quarters = QUARTERS as usize;
+        std::array::from_fn(|doubling| {
+            let first = doubling * quarters;
+            let count = self.buckets[first..first + quarters].iter().sum();
+            let bound = match doubling {
+                last if last == DOUBLINGS - 1 => Duration::MAX,
+                _ => Duration::from_micros(bound(first + quarters - 1)),
+            };
+            (bound, count)
+        })
     }
 
     /// The time that so many in a thousand did not exceed, rounded up to the bound of its bucket;
@@ -69,7 +110,7 @@ impl TimeCounts {
             .div_ceil(1000)
             .max(1);
         let mut seen = 0;
-        self.0.iter().enumerate().find_map(|(bucket, count)| {
+        self.buckets.iter().enumerate().find_map(|(bucket, count)| {
             seen += count;
             (total > 0 && seen >= wanted).then(|| Duration::from_micros(bound(bucket)))
         })
@@ -133,7 +174,16 @@ mod tests {
             [0, 200, 500, 800, 1000].map(micros),
             [1, 1, 112, 112, 5120].map(Some)
         );
+        assert_eq!(counts.sum(), Duration::from_micros(5201));
+        let doublings = counts.doublings().into_iter();
+        let some = doublings.filter(|(_, count)| *count > 0);
+        assert_eq!(
+            some.map(|(bound, count)| (bound.as_micros(), count))
+                .collect::<Vec<_>>(),
+            [(4, 2), (128, 2), (8192, 1)]
+        );
         times.add(Duration::MAX);
+        assert_eq!(times.counts().doublings().last(), Some(&(Duration::MAX, 1)));
         assert_eq!(times.counts().since(&counts).total(), 1);
     }
 }

@@ -13,6 +13,7 @@ use crate::daemon::timeline::MarkKind;
 use crate::daemon::tuning::Plan;
 use crate::pressure::level::{Level, Thresholds};
 use crate::pressure::mode::Mode;
+use crate::pressure::probe::group::GroupUsage;
 
 /// Changes of mode that are remembered.
 const CHANGES: usize = 16;
@@ -69,6 +70,10 @@ pub struct Shown {
     pub resident_bytes: u64,
     /// Of it what no file backs, in bytes.
     pub anonymous_bytes: u64,
+    /// Room left around us then, if anybody could tell, in bytes.
+    pub headroom_bytes: Option<u64>,
+    /// The cgroup that is nearest to its limit, if one has a limit.
+    pub group: Option<GroupUsage>,
     /// The marks.
     pub thresholds: Thresholds,
     /// Which limit rules, and why.
@@ -107,6 +112,8 @@ impl Board {
             level: Level::default(),
             resident_bytes: 0,
             anonymous_bytes: 0,
+            headroom_bytes: None,
+            group: None,
             thresholds,
             limits,
             plan,

@@ -25,7 +25,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 
 use crate::daemon::inbox::Inboxes;
+use crate::daemon::record::owners;
 use crate::daemon::socket;
+use crate::daemon::socket::wire::Owners;
 use crate::daemon::tuning::Plan;
 use crate::heap::{Pool, Totals};
 use crate::pipeline::fingerprints::Fingerprints;
@@ -146,6 +148,23 @@ impl Service {
     pub fn set_options(&self, options: Options) {
         *self.options() = options;
         self.desk.renew();
+    }
+
+    /// Who holds how much of this much resident memory.
+    pub fn owners(&self, resident_bytes: u64) -> Owners {
+        let transfers = self.transfers.stats();
+        let transfers_bytes = transfers.held_bytes + transfers.idle_resident_bytes;
+        let owners = owners(&self.pool, resident_bytes);
+        Owners {
+            chunks_bytes: owners.chunks,
+            frames_bytes: owners.frames,
+            transfers_bytes,
+            compression_bytes: owners.compression,
+            fingerprints_bytes: owners.fingerprints,
+            idle_bytes: owners.idle,
+            database_bytes: owners.database,
+            rest_bytes: owners.rest.saturating_sub(transfers_bytes),
+        }
     }
 
     fn options(&self) -> std::sync::MutexGuard<'_, Options> {

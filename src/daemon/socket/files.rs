@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, HttpBody};
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use http_body_util::BodyExt;
@@ -20,6 +20,7 @@ use hyper::body::{Bytes, Frame};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::asked::InQuery;
 use super::reply::{Answer, Refusal};
 use super::wire::{Stored, Version, VersionList};
 use super::{Desktop, unescape};
@@ -55,7 +56,7 @@ pub(super) struct After {
 /// The stored files with their newest versions.
 pub(super) async fn list(
     State(desktop): State<Desktop>,
-    Query(page): Query<After>,
+    InQuery(page): InQuery<After>,
 ) -> Answer<Json<VersionList>> {
     let after = page.after.as_deref().map(unescape).transpose()?;
     let most = page.limit.unwrap_or(100).clamp(1, PAGE);
@@ -85,7 +86,7 @@ pub(super) struct OfFile {
 /// The versions of a file.
 pub(super) async fn versions(
     State(desktop): State<Desktop>,
-    Query(page): Query<OfFile>,
+    InQuery(page): InQuery<OfFile>,
 ) -> Answer<Json<VersionList>> {
     let name = unescape(&page.name)?;
     let most = page.limit.unwrap_or(100).clamp(1, PAGE);
@@ -136,7 +137,7 @@ pub(super) struct Content {
 /// Streams a file in.
 pub(super) async fn put(
     State(desktop): State<Desktop>,
-    Query(content): Query<Content>,
+    InQuery(content): InQuery<Content>,
     body: Body,
 ) -> Answer<(StatusCode, Json<Stored>)> {
     if content.version.is_some() {
@@ -296,7 +297,7 @@ fn pump(
 /// Streams a file, or a part of it, out.
 pub(super) async fn get(
     State(desktop): State<Desktop>,
-    Query(content): Query<Content>,
+    InQuery(content): InQuery<Content>,
     headers: HeaderMap,
 ) -> Answer<Response> {
     let name = unescape(&content.name)?;

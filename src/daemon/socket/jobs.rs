@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path as InPath, Query, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Bytes;
@@ -15,6 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
 use super::Piped;
+use super::asked::{InPath, InQuery, Sent};
 use super::reply::{Answer, Refusal};
 use super::wire::{Job, JobEvent, JobList, Submit, SubmitAnswer, SubmitPath, Submitted};
 use super::{Desktop, unescape};
@@ -43,7 +44,7 @@ pub(super) struct Which {
 
 pub(super) async fn list(
     State(desktop): State<Desktop>,
-    Query(which): Query<Which>,
+    InQuery(which): InQuery<Which>,
 ) -> Answer<Json<JobList>> {
     let state = which.state.as_deref().map(state_of).transpose()?;
     let most = which.limit.unwrap_or(100).clamp(1, PAGE);
@@ -144,7 +145,7 @@ fn shown(job: &jobs::Job) -> Job {
 
 pub(super) async fn submit(
     State(desktop): State<Desktop>,
-    Json(submit): Json<Submit>,
+    Sent(submit): Sent<Submit>,
 ) -> Answer<Json<SubmitAnswer>> {
     if desktop.service.desk.flow() == Flow::Draining {
         return Err(Refusal::busy("the service is ending", 5));

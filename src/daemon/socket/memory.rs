@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::Desktop;
+use super::asked::InQuery;
 use super::reply::{Answer, Refusal};
 use crate::daemon::service::control::{Order, Trimmed};
 use crate::daemon::timeline::MarkKind;
@@ -160,7 +161,7 @@ pub(super) struct Label {
 /// Takes a snapshot and keeps it.
 pub(super) async fn snapshot(
     State(desktop): State<Desktop>,
-    Query(Label { label }): Query<Label>,
+    InQuery(Label { label }): InQuery<Label>,
 ) -> Answer<(StatusCode, Json<Value>)> {
     if label.len() > 200 {
         return Err(Refusal::bad("a label has at most 200 bytes"));
@@ -195,7 +196,7 @@ pub(super) struct Between {
 /// What has changed between two snapshots.
 pub(super) async fn compare(
     State(desktop): State<Desktop>,
-    Query(Between { since, to }): Query<Between>,
+    InQuery(Between { since, to }): InQuery<Between>,
 ) -> Answer<Json<Value>> {
     let earlier = desktop.snapshots.get(since)?;
     let later = match to {
@@ -222,7 +223,7 @@ pub(super) struct Since {
 /// What grew since a snapshot and what keeps it alive, and what only cycles hold.
 pub(super) async fn leaks(
     State(desktop): State<Desktop>,
-    Query(Since { since }): Query<Since>,
+    InQuery(Since { since }): InQuery<Since>,
 ) -> Answer<Json<Value>> {
     let earlier = desktop.snapshots.get(since)?;
     let report = desktop.examine(move |heap| heap.leaks(&earlier)).await?;

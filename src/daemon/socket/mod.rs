@@ -5,37 +5,46 @@
 //! ```
 //!
 //! A thread of its own runs all of it; what may wait for the disk runs on blocking threads beside it. What
-//! the paths are and say is in `openapi.json` beside this file, which a test holds against the router.
+//! the paths are and say is in `openapi.json` beside this file, which a test holds against [`routes`] and
+//! against what is really answered.
 //!
 //! The rule: **no client harms anybody else.** Every connection answers one request; heads and bodies have
 //! limits in size and time; whoever does not read what it asked for is cut off; clients that may only look
 //! never take all places; and what streams carry is in buffers of a pool of their own.
 
+mod asked;
 mod files;
 mod jobs;
 mod listen;
+mod loopback;
 mod memory;
 mod patience;
 mod reply;
 mod rights;
 mod status;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
+use axum::handler::Handler;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Extension, Router, middleware};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub use files::Piped;
 pub use listen::{Listening, bind};
+pub use loopback::{MetricsError, bind_metrics};
 
 use super::service::Service;
 use crate::heap::{Pool, held_by};
@@ -85,6 +94,15 @@ struct Desktop {
 }
 
 impl Desktop {
+    fn new(service: Arc<Service>) -> Desktop {
+        Desktop {
+            service,
+            uploads: Arc::new(Semaphore::new(UPLOADS)),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS)),
+            snapshots: Arc::default(),
+        }
+    }
+
     /// Asks something that may wait for the disk, where waiting keeps nobody else.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -107,12 +125,16 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Serves requests that come in on `listening`.
+    /// Serves requests that come in on `listening`, and those for metrics on `metrics`.
     ///
     /// # Errors
     ///
     /// When there can be no thread or no event queue for it.
-    pub fn serve(listening: Listening, service: Arc<Service>) -> std::io::Result<Socket> {
+    pub fn serve(
+        listening: Listening,
+        metrics: Option<TcpListener>,
+        service: Arc<Service>,
+    ) -> std::io::Result<Socket> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -123,8 +145,12 @@ impl Socket {
             .name("filed-socket".to_owned())
             .spawn(move || {
                 runtime.block_on(async {
+                    let desktop = Desktop::new(service);
+                    if let Some(metrics) = metrics {
+                        tokio::spawn(loopback::accept(metrics, desktop.clone()));
+                    }
                     match listening.listener() {
-                        Ok(listener) => accept(listener, service, stopped).await,
+                        Ok(listener) => accept(listener, desktop, stopped).await,
                         Err(error) => {
                             tracing::error!(%error, "the control socket cannot be served")
                         }
@@ -150,9 +176,9 @@ impl Drop for Socket {
     }
 }
 
-async fn accept(listener: UnixListener, service: Arc<Service>, mut stopped: oneshot::Receiver<()>) {
+async fn accept(listener: UnixListener, desktop: Desktop, mut stopped: oneshot::Receiver<()>) {
     let owner = Owner(rustix::process::geteuid().as_raw());
-    let router = router(service, owner);
+    let router = router(desktop, owner);
     let places = [(); 2].map(|()| Arc::new(Semaphore::new(CONNECTIONS)));
     loop {
         let accepted = tokio::select! {
@@ -172,15 +198,19 @@ async fn accept(listener: UnixListener, service: Arc<Service>, mut stopped: ones
         let places = &places[usize::from(peer.may_change(owner.0))];
         // Whoever finds no place is turned away, not kept waiting in front of others.
         if let Ok(place) = Arc::clone(places).try_acquire_owned() {
-            tokio::spawn(connection(stream, peer, router.clone(), place));
+            let router = router.clone().layer(Extension(peer));
+            tokio::spawn(connection(stream, router, place));
         }
     }
 }
 
 /// Answers one request.
-async fn connection(stream: UnixStream, peer: Peer, router: Router, _place: OwnedSemaphorePermit) {
+async fn connection<S>(stream: S, router: Router, _place: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let stream = TokioIo::new(Patient::new(stream, WRITE_PATIENCE));
-    let service = TowerToHyperService::new(router.layer(Extension(peer)));
+    let service = TowerToHyperService::new(router);
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
@@ -190,51 +220,91 @@ async fn connection(stream: UnixStream, peer: Peer, router: Router, _place: Owne
         .serve_connection(stream, service)
         .await;
     if let Err(error) = served {
-        tracing::debug!(%error, "a connection to the control socket was broken off");
+        tracing::debug!(%error, "a connection was broken off");
     }
 }
 
-fn router(service: Arc<Service>, owner: Owner) -> Router {
-    let desktop = Desktop {
-        service,
-        uploads: Arc::new(Semaphore::new(UPLOADS)),
-        downloads: Arc::new(Semaphore::new(DOWNLOADS)),
-        snapshots: Arc::default(),
-    };
-    let streams = Router::new()
-        .route("/v1/files/content", get(files::get).put(files::put))
-        .layer(DefaultBodyLimit::disable());
-    Router::new()
-        .route("/v1/status", get(status::status))
-        .route("/v1/live", get(status::live))
-        .route("/v1/ready", get(status::ready))
-        .route("/v1/jobs", get(jobs::list).post(jobs::submit))
-        .route("/v1/jobs/events", get(jobs::events))
-        .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::cancel))
-        .route("/v1/jobs/{id}/retry", post(jobs::retry))
-        .route("/v1/files", get(files::list))
-        .route("/v1/files/versions", get(files::versions))
-        .route("/v1/pause", post(status::pause))
-        .route("/v1/resume", post(status::resume))
-        .route("/v1/reload", post(status::reload))
-        .route("/v1/stop", post(status::stop))
-        .route("/v1/collect", post(memory::collect))
-        .route("/v1/trim", post(memory::trim))
-        .route("/v1/heap", get(memory::census))
-        .route(
-            "/v1/heap/snapshots",
-            get(memory::snapshots).post(memory::snapshot),
-        )
-        .route("/v1/heap/compare", get(memory::compare))
-        .route("/v1/heap/leaks", get(memory::leaks))
-        .route("/v1/openapi.json", get(status::openapi))
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .merge(streams)
+/// A path with a method that it knows, and who answers.
+struct Route {
+    path: &'static str,
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "read where openapi.json is checked")
+    )]
+    method: MethodFilter,
+    answers: MethodRouter<Desktop>,
+}
+
+/// All that can be asked for.
+fn routes() -> Vec<Route> {
+    const DELETE: MethodFilter = MethodFilter::DELETE;
+    const GET: MethodFilter = MethodFilter::GET;
+    const POST: MethodFilter = MethodFilter::POST;
+    const PUT: MethodFilter = MethodFilter::PUT;
+    vec![
+        route(GET, "/v1/status", status::status),
+        route(GET, "/v1/live", status::live),
+        route(GET, "/v1/ready", status::ready),
+        route(GET, "/v1/metrics", loopback::metrics),
+        route(GET, "/v1/jobs", jobs::list),
+        route(POST, "/v1/jobs", jobs::submit),
+        route(GET, "/v1/jobs/events", jobs::events),
+        route(GET, "/v1/jobs/{id}", jobs::show),
+        route(DELETE, "/v1/jobs/{id}", jobs::cancel),
+        route(POST, "/v1/jobs/{id}/retry", jobs::retry),
+        route(GET, "/v1/files", files::list),
+        route(GET, "/v1/files/versions", files::versions),
+        route(GET, "/v1/files/content", files::get),
+        route(PUT, "/v1/files/content", files::put).of_any_length(),
+        route(POST, "/v1/pause", status::pause),
+        route(POST, "/v1/resume", status::resume),
+        route(POST, "/v1/reload", status::reload),
+        route(POST, "/v1/stop", status::stop),
+        route(POST, "/v1/collect", memory::collect),
+        route(POST, "/v1/trim", memory::trim),
+        route(GET, "/v1/heap", memory::census),
+        route(GET, "/v1/heap/snapshots", memory::snapshots),
+        route(POST, "/v1/heap/snapshots", memory::snapshot),
+        route(GET, "/v1/heap/compare", memory::compare),
+        route(GET, "/v1/heap/leaks", memory::leaks),
+        route(GET, "/v1/openapi.json", status::openapi),
+    ]
+}
+
+fn route<H, T>(method: MethodFilter, path: &'static str, handler: H) -> Route
+where
+    H: Handler<T, Desktop>,
+    T: 'static,
+{
+    Route {
+        path,
+        method,
+        answers: on(method, handler),
+    }
+}
+
+impl Route {
+    /// The same with a body without end.
+    fn of_any_length(self) -> Route {
+        Route {
+            answers: self.answers.layer(DefaultBodyLimit::disable()),
+            ..self
+        }
+    }
+}
+
+fn router(desktop: Desktop, owner: Owner) -> Router {
+    routes()
+        .into_iter()
+        .fold(Router::new(), |router, route| {
+            router.route(route.path, route.answers)
+        })
         .fallback(|| async { Refusal::missing("there is no such path") })
         .method_not_allowed_fallback(|| async {
             let why = "this path does not know this method";
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, why)
         })
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(middleware::from_fn_with_state(owner, rights::check))
         .with_state(desktop)
 }

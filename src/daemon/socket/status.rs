@@ -10,11 +10,8 @@ use tokio::sync::oneshot;
 
 use super::Desktop;
 use super::reply::{Answer, Refusal};
-use super::wire::{
-    Change, Done, Given, Heap, InWork, Inbox, JobCounts, Memory, Owners, Scrub, Status,
-};
+use super::wire::{Change, Done, Given, Heap, InWork, Inbox, JobCounts, Memory, Scrub, Status};
 use crate::daemon::inbox::InboxStats;
-use crate::daemon::record::owners;
 use crate::daemon::service::Service;
 use crate::daemon::service::board;
 use crate::daemon::service::control::Order;
@@ -35,9 +32,6 @@ fn status_of(service: &Service) -> Answer<Status> {
     let counts = service.desk.counts()?;
     let progress = &service.progress;
     let heap = service.heap.now();
-    let transfers = service.transfers.stats();
-    let transfers_bytes = transfers.held_bytes + transfers.idle_resident_bytes;
-    let owners = owners(&service.pool, shown.resident_bytes);
     Ok(Status {
         v: 1,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -64,16 +58,7 @@ fn status_of(service: &Service) -> Answer<Status> {
             limits: shown.limits.clone(),
             workers: service.limits.workers() as u64,
             workers_planned: shown.plan.workers as u64,
-            owners: Owners {
-                chunks_bytes: owners.chunks,
-                frames_bytes: owners.frames,
-                transfers_bytes,
-                compression_bytes: owners.compression,
-                fingerprints_bytes: owners.fingerprints,
-                idle_bytes: owners.idle,
-                database_bytes: owners.database,
-                rest_bytes: owners.rest.saturating_sub(transfers_bytes),
-            },
+            owners: service.owners(shown.resident_bytes),
             changes: shown.changes.iter().map(change).collect(),
             trims: given(shown.trims),
             collections: given(shown.collections),
