@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::timeline::{Mark, MarkKind, Owners, Point};
 use super::{Control, Watch};
-use crate::heap::Pool;
+use crate::heap::{Pool, database};
 use crate::pipeline::Progress;
 use crate::pressure::sample::Sample;
 
@@ -17,6 +17,7 @@ pub(super) fn owners(pool: &Pool, resident_bytes: u64) -> Owners {
     let stats = pool.stats();
     let mut owners = Owners {
         idle: stats.idle_resident_bytes,
+        database: database::held_bytes(),
         ..Owners::default()
     };
     for account in &stats.accounts {

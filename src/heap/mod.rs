@@ -96,11 +96,12 @@
 //!
 //! This room is the only one with `unsafe`. `segment` turns maps into slices: sound because a granule
 //! has one owner, a value that cannot be copied and keeps the map alive. `malloc` sets up the C
-//! library, `page_cache` asks the kernel one question. In `objects` each file opens with the rule that its proofs rest on; the one thing that a
-//! caller can get wrong is an `unsafe impl` of [`Trace`], which the macros make unnecessary.
+//! library, `page_cache` asks the kernel one question, `database` SQLite. In `objects` each file opens with
+//! the rule that its proofs rest on; the one thing that a caller can get wrong is an `unsafe impl` of [`Trace`], which the macros make unnecessary.
 
 mod account;
 mod buffer;
+pub mod database;
 pub mod malloc;
 mod objects;
 pub mod page_cache;
