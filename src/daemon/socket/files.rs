@@ -40,6 +40,9 @@ const PAGE: u32 = 1000;
 /// Whoever streams in may pause this long: a dump that builds an index sends nothing for a while.
 const READ_PATIENCE: Duration = Duration::from_secs(300);
 
+/// A stream out waits this long for its place.
+const PLACE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Lists of packs kept while a stream goes out, in bytes.
 const LIST_BYTES: u64 = 512 << 10;
 
@@ -317,9 +320,10 @@ pub(super) async fn get(
         None => None,
     };
     let full = || Refusal::busy("another stream goes out: there is memory for one", 2);
-    let place = Arc::clone(&desktop.downloads)
-        .try_acquire_owned()
-        .map_err(|_| full())?;
+    // The one before may be through, and about to give its place back.
+    let place = Arc::clone(&desktop.downloads).acquire_owned();
+    let place = tokio::time::timeout(PLACE_PATIENCE, place).await;
+    let place = place.map_err(|_| full())?.map_err(|_| full())?;
     let mut answer = Response::builder()
         .header(header::CONTENT_TYPE, "application/octet-stream")
         .header(header::ACCEPT_RANGES, "bytes")
