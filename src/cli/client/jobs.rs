@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use hyper::Method;
+use serde::Serialize;
 
 use super::{Client, ClientError};
 use crate::cli::args::{Common, Form, Jobs as Args, JobsAction};
@@ -21,7 +22,7 @@ pub(in crate::cli) fn run(common: &Common, args: &Args) -> anyhow::Result<Exit> 
         Some(JobsAction::Show { id }) => {
             let job: Job = client.get(&format!("/v1/jobs/{id}"))?;
             match form {
-                Form::Json => output::json_line(&job),
+                Form::Json => output::json_line(&Line::of(&job)),
                 Form::Text => output::print(&detail(&job)),
             }
             Ok(Exit::Done)
@@ -82,7 +83,7 @@ fn list(client: &Client, form: Form, state: Option<&str>, limit: u32) -> anyhow:
         let page: JobList = client.get(&path)?;
         for job in &page.jobs {
             match form {
-                Form::Json => output::json_line(job),
+                Form::Json => output::json_line(&Line::of(job)),
                 Form::Text => output::print(&line(job)),
             }
         }
@@ -93,6 +94,25 @@ fn list(client: &Client, form: Form, state: Option<&str>, limit: u32) -> anyhow:
         }
     }
     Ok(Exit::Done)
+}
+
+/// A job as a line of JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    v: u8,
+    r#type: &'static str,
+    #[serde(flatten)]
+    job: &'a Job,
+}
+
+impl<'a> Line<'a> {
+    fn of(job: &'a Job) -> Line<'a> {
+        Line {
+            v: 1,
+            r#type: "job",
+            job,
+        }
+    }
 }
 
 fn line(job: &Job) -> String {
@@ -158,10 +178,15 @@ fn watch(client: &Client, form: Form) -> anyhow::Result<Exit> {
         let Some(data) = heard.strip_prefix("data: ") else {
             return true;
         };
-        if form == Form::Json {
-            output::print(&format!("{data}\n"));
-        } else if let Ok(event) = serde_json::from_str::<JobEvent>(data) {
-            output::print(&format!("{:>8}  {}\n", event.id, event.state));
+        match (form, serde_json::from_str::<JobEvent>(data)) {
+            (Form::Json, Ok(event)) => output::json_line(&serde_json::json!({
+                "v": 1, "type": "event", "id": event.id, "state": event.state
+            })),
+            (Form::Text, Ok(event)) => {
+                output::print(&format!("{:>8}  {}\n", event.id, event.state));
+            }
+            // That some were missed, for one.
+            (_, Err(_)) => {}
         }
         true
     })?;
