@@ -124,8 +124,11 @@ impl Desk {
                 at_ns: now_ns(),
             },
         );
-        if let End::Again { due_ns, .. } = end {
-            state.look_at(due_ns);
+        match end {
+            End::Again { due_ns, .. } => state.look_at(due_ns),
+            // It is in the table again, and nothing else may ever come that would have it looked at.
+            End::Stopped => state.forget_list(),
+            End::Stored(_) | End::Failed(_) => {}
         }
         state.ended.push((job, end));
         drop(state);
