@@ -105,24 +105,28 @@ pub(super) fn run(common: &Common, args: &Serve) -> anyhow::Result<Exit> {
         Metrics::At(address) => Some(socket::bind_metrics(address)?),
         Metrics::Off => None,
     };
-    let socket = Socket::serve(listening, metrics, Arc::clone(&service))
-        .context("serve the control socket")?;
-    tracing::info!(
-        store = %crate::store::show_path(store.root()),
-        socket = %crate::store::show_path(&socket_path),
-        version = env!("CARGO_PKG_VERSION"),
-        "serving"
-    );
     let run = daemon::run(
         watch,
         &service.stop,
         &service.progress,
         Patience::Unlimited,
         &mut |_| {},
-        || service.work(&known),
+        || {
+            // Only now are signals heard: whoever is answered may send one.
+            let socket = Socket::serve(listening, metrics, Arc::clone(&service))?;
+            tracing::info!(
+                store = %crate::store::show_path(store.root()),
+                socket = %crate::store::show_path(&socket_path),
+                version = env!("CARGO_PKG_VERSION"),
+                "serving"
+            );
+            service.work(&known);
+            drop(socket);
+            std::io::Result::Ok(())
+        },
     )
     .context("start the control loop")?;
-    drop(socket);
+    run.outcome.context("serve the control socket")?;
     tracing::info!(
         peak_bytes = run.memory.peak_bytes,
         mode_changes = run.mode_changes,

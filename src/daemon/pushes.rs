@@ -76,7 +76,13 @@ impl Pushes {
         let (pushes, pushed) = mpsc::channel(QUEUE);
         let (sources, problems) = sources(root, lookup);
         for problem in problems {
-            warn(&problem, "no word of memory pressure from here");
+            let what = "no word of memory pressure from here";
+            // A group that is not ours to write to is what most users start in.
+            if is_denied(&problem) {
+                tracing::debug!(error = %problem, "{what}");
+            } else {
+                warn(&problem, what);
+            }
         }
         if sources.is_empty() {
             return (Pushes { thread: None }, pushed);
@@ -394,6 +400,13 @@ fn sources(
 fn refused(path: &Path, error: io::Error) -> Option<anyhow::Error> {
     let is_absent = error.kind() == io::ErrorKind::NotFound;
     (!is_absent).then(|| anyhow::Error::from(error).context(format!("watch {}", path.display())))
+}
+
+/// Whether we may not look there.
+fn is_denied(problem: &anyhow::Error) -> bool {
+    let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+    let mut causes = problem.chain();
+    causes.any(|cause| cause.downcast_ref().is_some_and(denied))
 }
 
 fn warn(error: &dyn std::fmt::Display, what: &str) {

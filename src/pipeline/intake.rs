@@ -238,7 +238,8 @@ impl<'run> Intake<'run> {
 
     /// Whether there is nothing to do at present, though more may come.
     pub(super) fn is_idle(&self) -> bool {
-        let state = self.state();
+        let mut state = self.state();
+        state.drop_finished();
         state.nothing_since.is_some() && state.opening == 0 && state.streams.is_empty()
     }
 

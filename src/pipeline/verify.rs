@@ -115,11 +115,13 @@ pub fn verify(
     let mut checked = state.checked;
     let mut after: Option<FileName> = None;
     loop {
-        let files = store.database().files_after(after.as_ref(), PAGE)?;
+        let mut files = store.database().files_after(after.as_ref(), PAGE)?;
         let Some((last, _)) = files.last() else {
             return Ok(checked);
         };
         after = Some(last.name.clone());
+        // Those that lie in one pack one after the other: its list may be the only one there is room for.
+        files.sort_by_key(|(newest, _)| (newest.place.pack, newest.place.offset));
         for (newest, _) in &files {
             checked.files += 1;
             check_versions(

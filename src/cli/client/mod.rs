@@ -223,7 +223,18 @@ impl Client {
             .body(body)
             .map_err(|error| self.broken(&error))?;
         let answered = sender.send_request(request).await;
-        answered.map_err(|error| self.broken(&error))
+        answered.map_err(|error| {
+            if hung_up(&error) {
+                return ClientError::Busy {
+                    error: format!(
+                        "{}: the service hung up: it ends, or has too many clients",
+                        self.shown()
+                    ),
+                    after: Duration::from_secs(1),
+                };
+            }
+            self.broken(&error)
+        })
     }
 
     async fn answer<T: DeserializeOwned>(
@@ -297,6 +308,16 @@ impl Client {
     fn shown(&self) -> String {
         crate::store::show_path(&self.path).to_string()
     }
+}
+
+/// Whether the other end went away before it had answered.
+fn hung_up(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let io = source.and_then(|source| source.downcast_ref::<io::Error>());
+    let gone = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+    error.is_incomplete_message()
+        || error.is_canceled()
+        || io.is_some_and(|io| gone.contains(&io.kind()))
 }
 
 /// Reads `content` into parts of a body.

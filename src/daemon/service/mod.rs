@@ -189,6 +189,11 @@ impl Service {
                 tracing::error!(%error, "what is stored is not checked: there is no thread for it");
             }
             known.while_serving(|| self.rounds(known));
+            // Packs that were kept open are sealed, so that nobody has to walk through them.
+            self.shelf.clear();
+            if let Err(error) = recover(&self.store, now_ns()) {
+                tracing::warn!(error = %Chain(&error), "packs are left open for the next start to seal");
+            }
         });
     }
 
