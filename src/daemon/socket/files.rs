@@ -18,7 +18,7 @@ use axum::response::Response;
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Frame};
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::asked::InQuery;
 use super::reply::{Answer, Refusal};
@@ -28,7 +28,9 @@ use crate::daemon::service::Service;
 use crate::daemon::service::desk::Flow;
 use crate::heap::{Buffer, Trim};
 use crate::pipeline::restore::{Output, RestoreError, give_out};
-use crate::pipeline::{Blame, CHUNK_BYTES, FileReport, Giving, Progress, Status, Stop, handing};
+use crate::pipeline::{
+    Blame, CHUNK_BYTES, FileReport, Giving, Progress, Status, Stop, Taking, handing,
+};
 use crate::store::catalog::VersionRow;
 use crate::store::error::Chain;
 use crate::store::lists::PackLists;
@@ -39,6 +41,9 @@ const PAGE: u32 = 1000;
 
 /// Whoever streams in may pause this long: a dump that builds an index sends nothing for a while.
 const READ_PATIENCE: Duration = Duration::from_secs(300);
+
+/// What nobody wants of a body is read for so long.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A stream out waits this long for its place.
 const PLACE_PATIENCE: Duration = Duration::from_secs(1);
@@ -143,20 +148,15 @@ pub(super) async fn put(
     InQuery(content): InQuery<Content>,
     body: Body,
 ) -> Answer<(StatusCode, Json<Stored>)> {
-    if content.version.is_some() {
-        return Err(Refusal::bad("a new version gets its number from the store"));
-    }
-    let name = unescape(&content.name)?;
-    let full = || Refusal::busy("as many streams come in as there is room for", 1);
-    let place = Arc::clone(&desktop.uploads)
-        .try_acquire_owned()
-        .map_err(|_| full())?;
     let (giving, taking) = handing();
-    let refused = |flow| match flow {
-        Flow::Paused => Refusal::busy("the service is paused", 5),
-        _ => Refusal::busy("the service is ending", 5),
+    let begun = match begin(&desktop, &content, taking) {
+        Ok(begun) => begun,
+        Err(refusal) => {
+            drain(body).await;
+            return Err(refusal);
+        }
     };
-    let (answer, stop) = desktop.service.desk.upload(name, taking).map_err(refused)?;
+    let (place, answer, stop) = begun;
     // Whatever becomes of this request, its stream ends with it.
     let mut abandon = Abandon(Some(stop));
     let (parts, coming) = mpsc::channel(2);
@@ -177,6 +177,37 @@ pub(super) async fn put(
     }
     let report = report.map_err(|_| Refusal::busy("the service is ending", 5))?;
     stored(&report)
+}
+
+type Begun = (
+    OwnedSemaphorePermit,
+    oneshot::Receiver<FileReport>,
+    Arc<Stop>,
+);
+
+/// Finds a place for a stream and hands it in.
+fn begin(desktop: &Desktop, content: &Content, taking: Taking) -> Answer<Begun> {
+    if content.version.is_some() {
+        return Err(Refusal::bad("a new version gets its number from the store"));
+    }
+    let name = unescape(&content.name)?;
+    let place = Arc::clone(&desktop.uploads).try_acquire_owned();
+    let full = |_| Refusal::busy("as many streams come in as there is room for", 1);
+    let place = place.map_err(full)?;
+    let refused = |flow| match flow {
+        Flow::Paused => Refusal::busy("the service is paused", 5),
+        _ => Refusal::busy("the service is ending", 5),
+    };
+    let uploaded = desktop.service.desk.upload(name, taking);
+    let (answer, stop) = uploaded.map_err(refused)?;
+    Ok((place, answer, stop))
+}
+
+/// Reads on for a moment what nobody wants: whoever still writes when its connection is closed may never
+/// see the answer that says why.
+pub(super) async fn drain(mut body: Body) {
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(DRAIN_PATIENCE, rest).await;
 }
 
 /// Stops a stream whose request has gone.
@@ -237,6 +268,7 @@ async fn send(mut body: Body, parts: &mpsc::Sender<Part>) -> Answer<()> {
         };
         if parts.send(Part::Bytes(bytes)).await.is_err() {
             // The stream has failed; its report says why.
+            drain(body).await;
             return Ok(());
         }
     }

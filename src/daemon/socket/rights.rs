@@ -9,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::net::UnixStream;
 
+use super::files::drain;
 use super::reply::Refusal;
 
 /// The other end of a connection.
@@ -42,6 +43,7 @@ pub(super) async fn check(State(owner): State<Owner>, request: Request, next: Ne
     if reads || peer.is_some_and(|peer| peer.may_change(owner.0)) {
         return next.run(request).await;
     }
+    drain(request.into_body()).await;
     let message = format!(
         "the service belongs to another user (uid {}), and you may only look",
         owner.0
