@@ -287,6 +287,7 @@ fn who_may_only_look_is_told_so_in_the_documented_form() {
         document: Document::new(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
         .build()
         .unwrap();
     runtime.block_on(async {
