@@ -10,7 +10,7 @@
 //! A *round* is one run of the data plane: it begins when there is work and ends when there has been none
 //! for a moment, so an idle service has no worker threads, no open pack and no buffers. The rule: nobody
 //! but the control loop acts on memory, nobody but the data plane touches packs, and everybody else asks
-//! them: through the desk, or with an [`Order`](control::Order).
+//! them: through the desk, or with an [`control::Order`].
 
 pub mod board;
 pub mod control;

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A thread of its own runs all of it; what may wait for the disk runs on blocking threads beside it. What
-//! the paths are and say is in `openapi.json` beside this file, which a test holds against [`routes`] and
+//! the paths are and say is in `openapi.json` beside this file, which a test holds against `routes` and
 //! against what is really answered.
 //!
 //! The rule: **no client harms anybody else.** Every connection answers one request; heads and bodies have
@@ -43,7 +43,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub use files::Piped;
-pub use listen::{Listening, bind};
+pub use listen::{BindError, Listening, bind};
 pub use loopback::{MetricsError, bind_metrics};
 
 use super::service::Service;
