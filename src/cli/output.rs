@@ -128,11 +128,6 @@ pub(super) fn time(ns: i64) -> String {
     }
 }
 
-/// Now, in nanoseconds since 1970.
-pub(super) fn now_ns() -> i64 {
-    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! `filed process`: taking files in.
 
+use crate::store::clock::now_ns;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -296,7 +297,7 @@ pub(super) fn method_of(setup: &Setup) -> anyhow::Result<pipeline::chunker::Meth
 }
 
 pub(super) fn seal_left_behind(store: &Store, screen: &Screen) -> anyhow::Result<()> {
-    let recovered = recover(store, output::now_ns())?;
+    let recovered = recover(store, now_ns())?;
     for path in &recovered.damaged {
         let path = show_path(path);
         screen.line(&format_args!(

@@ -3,12 +3,13 @@
 //! Syncing is done here, on a thread of its own, while the workers go on. One commit serves all files
 //! that finished since the last: many small files share their packs' syncs and one transaction.
 
+use crate::store::clock::now_ns;
 use std::collections::HashMap;
 use std::fs::File;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rustix::fs::Advice;
 
@@ -160,12 +161,4 @@ fn stored(finished: Finished, number: u64) -> FileReport {
         number: finished.number,
         ..FileReport::of(Status::Stored, finished.path, Some(version.name))
     }
-}
-
-/// Now, in nanoseconds since 1970; before that, 0.
-pub(super) fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-    })
 }

@@ -69,7 +69,7 @@ pub use worker::worker_buffer_bytes;
 
 use chunker::{ContentParams, Method};
 use claims::Claims;
-use commit::{Committer, now_ns};
+use commit::Committer;
 use fingerprints::Fingerprints;
 use intake::Intake;
 use known_damage::KnownDamage;

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::feed::Tag;
-use super::now_ns;
 use super::report::{FileReport, Progress, Status};
 use super::source::{FileSource, ReadError, metadata_of};
 use super::stream::{Origin, Sequence, SequenceState, Stream};
 use super::walk::Found;
 use super::worker::Crew;
 use crate::store::catalog::{Identity, VersionRow};
+use crate::store::clock::now_ns;
 use crate::store::{FileName, StoreError};
 
 /// A file may change twice within one tick of the file system's clock and show the same times. So a

@@ -25,10 +25,10 @@ use std::time::{Duration, Instant};
 use rustix::fs::Advice;
 use serde::Serialize;
 
-use super::commit::now_ns;
 use super::fingerprints::Fingerprints;
 use crate::heap::page_cache::cached_bytes;
 use crate::heap::{Buffer, Pool, TakeError, held_by};
+use crate::store::clock::now_ns;
 use crate::store::error::Chain;
 use crate::store::frame::FrameReader;
 use crate::store::heal::{self, DamageCount};

@@ -2,12 +2,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::commit::now_ns;
 use super::limits::Stop;
 use super::report::Progress;
 use super::restore::RestoreError;
 use crate::heap::{Pool, held_by};
 use crate::store::catalog::VersionRow;
+use crate::store::clock::now_ns;
 use crate::store::error::Chain;
 use crate::store::frame::FrameReader;
 use crate::store::heal;

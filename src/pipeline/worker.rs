@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::Options;
 use super::chunker::{Candidate, CutEnd, Cutter, ExtentEnd, Method};
 use super::claims::{Claim, Claims};
 use super::compress::{Frame, PLAIN_ROOM_BYTES, RECORD_ROOM_BYTES};
@@ -23,9 +24,9 @@ use super::report::{FileReport, Progress, Status};
 use super::shelf::Shelf;
 use super::source::{DIRECT_BYTES, Extent, ReadError, read_stream};
 use super::stream::{Assembly, ChunkDone, Item, Origin, Sequence, Stream};
-use super::{Options, now_ns};
 use crate::heap::{Account, Buffer, Noted, TakeError, held_by};
 use crate::store::catalog::NewVersion;
+use crate::store::clock::now_ns;
 use crate::store::coding::Encoder;
 use crate::store::index::{PackRow, PackState, PieceRow};
 use crate::store::manifest::Version;

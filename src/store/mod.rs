@@ -42,6 +42,7 @@
 //! believed; every record's checks before it is decoded; every piece's digest before it is given out.
 
 pub mod catalog;
+pub(crate) mod clock;
 pub mod coding;
 pub mod database;
 mod disk;

@@ -9,6 +9,7 @@ mod orders;
 mod status;
 mod submit;
 
+use crate::store::clock::now_ns;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -359,7 +360,7 @@ fn in_query(text: &str) -> String {
 
 /// How long ago that was.
 fn ago(ns: i64) -> String {
-    let passed_ns = super::output::now_ns().saturating_sub(ns).max(0);
+    let passed_ns = now_ns().saturating_sub(ns).max(0);
     let seconds = passed_ns / 1_000_000_000;
     match seconds {
         0..60 => format!("{seconds} s"),

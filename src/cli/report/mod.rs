@@ -7,6 +7,7 @@
 mod html;
 mod json;
 
+use crate::store::clock::now_ns;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,6 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::exit::UsageError;
-use super::output;
 use super::summary::Summary;
 use crate::daemon::timeline::Timeline;
 use crate::heap::HeapTotals;
@@ -92,7 +92,7 @@ impl Destination {
         };
         // In the same folder, so that it can be renamed; not like that of any other run, so that
         // nothing left behind is in the way.
-        let (process, now) = (std::process::id(), output::now_ns());
+        let (process, now) = (std::process::id(), now_ns());
         let temporary = path.with_file_name(format!(".filed-report-{process}-{now}.tmp"));
         Ok(Destination {
             path: path.to_owned(),

@@ -8,12 +8,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use super::now_ns;
 use crate::daemon::timeline::MarkKind;
 use crate::daemon::tuning::Plan;
 use crate::pressure::level::{Level, Thresholds};
 use crate::pressure::mode::Mode;
 use crate::pressure::probe::group::GroupUsage;
+use crate::store::clock::now_ns;
 
 /// Changes of mode that are remembered.
 const CHANGES: usize = 16;

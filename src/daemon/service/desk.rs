@@ -32,7 +32,7 @@ use crate::daemon::jobs::{
 use crate::pipeline::{Bell, FileReport, Stop, Taking};
 use crate::store::{FileName, Store, StoreError};
 
-use super::now_ns;
+use crate::store::clock::now_ns;
 
 /// If it could not be written down, it is tried again after this long.
 const WRITE_AGAIN: Duration = Duration::from_secs(2);

@@ -19,8 +19,9 @@ pub mod inboxes;
 pub mod reload;
 pub mod supervisor;
 
+use crate::store::clock::now_ns;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -261,12 +262,4 @@ impl Drop for Closing<'_> {
 /// Bytes of buffers that a service needs beside those of the data plane.
 pub fn buffer_bytes() -> u64 {
     socket::buffer_bytes() + scrub::buffer_bytes()
-}
-
-/// Now, in nanoseconds since 1970; before that, 0.
-pub(crate) fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-    })
 }

@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use super::desk::DeskSettings;
-use super::now_ns;
 use crate::daemon::Control;
 use crate::daemon::tuning::Wish;
 use crate::pipeline::Options;
 use crate::pipeline::scrub::ScrubOptions;
 use crate::pressure::limits::Wanted;
+use crate::store::clock::now_ns;
 
 /// What came of reading the configuration again.
 #[derive(Clone, Debug, Default, serde::Serialize)]

@@ -14,9 +14,10 @@ use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
 use super::Report;
-use crate::cli::output::{Count, Rate, Size, now_ns, time};
+use crate::cli::output::{Count, Rate, Size, time};
 use crate::daemon::timeline::{MarkKind, Owners, Point};
 use crate::pressure::mode::Mode;
+use crate::store::clock::now_ns;
 use crate::store::show_path;
 
 const STYLE: &str = include_str!("style.css");

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::{Desk, DeskSettings, News, Running, State, UPLOADS_FROM, WRITE_AGAIN, lock};
 use crate::daemon::jobs::{End, Event, Job, JobId, Outcome, State as JobState, back_off_ns};
-use crate::daemon::service::{inboxes, now_ns};
+use crate::daemon::service::inboxes;
 use crate::pipeline::{Blame, FileReport, Status};
 use crate::store::FileName;
+use crate::store::clock::now_ns;
 use crate::store::error::Chain;
 
 /// What has happened is written down this long after the first of it, all at once.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::{Desk, Flow, Running, WRITE_AGAIN};
 use crate::daemon::jobs::{Event, Job};
-use crate::daemon::service::now_ns;
 use crate::pipeline::{Fed, Feed, Found, Input, Stop, Tag, Walk};
+use crate::store::clock::now_ns;
 use crate::store::error::Chain;
 
 /// Jobs kept in memory ahead of their turn.
