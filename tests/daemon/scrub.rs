@@ -15,6 +15,7 @@ fn damage_is_found_told_of_and_healed_by_the_same_content() {
     let service = place.start();
     service.submit_file(&path);
     service.wait_until_done();
+    place.tell(&["status"]).exits(0);
     service.stop();
 
     let pack = fs::read_dir(place.store().join("packs/000000")).unwrap();
@@ -27,7 +28,6 @@ fn damage_is_found_told_of_and_healed_by_the_same_content() {
 
     place.configure("[scrub]\nrate = \"1 GiB\"\nevery = \"1h\"\n");
     let service = place.start();
-    place.tell(&["status"]).exits(0);
     wait_for("the damage is found", || {
         let scrub = &service.status()["scrub"];
         (scrub["damaged_places"].as_u64()? > 0).then_some(())
