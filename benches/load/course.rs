@@ -50,10 +50,22 @@ impl Course {
             let most = values.clone().fold(0.0, f64::max);
             let mean = values.sum::<f64>() / steady.len().max(1) as f64;
             println!(
-                "{name}: {least:.0} to {most:.0}, mean {mean:.0}, slope {:+.2} a minute",
-                60.0 * slope(steady, at)
+                "{name}: {least:.0} to {most:.0}, mean {mean:.0}, slope {:+.2} a minute, fifths {}",
+                60.0 * slope(steady, at),
+                self.fifths(at)
             );
         }
+    }
+
+    /// The means of the five parts of the whole run: what fills up flattens, what grows does not.
+    fn fifths(&self, at: usize) -> String {
+        let length = self.points.len().div_ceil(5).max(1);
+        let mean = |part: &[Point]| {
+            part.iter().map(|(_, values)| values[at]).sum::<f64>() / part.len() as f64
+        };
+        let means = self.points.chunks(length).map(mean);
+        let means: Vec<String> = means.map(|mean| format!("{mean:.0}")).collect();
+        means.join(" ")
     }
 }
 
