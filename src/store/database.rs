@@ -193,7 +193,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(rusqlite::Error) -> 
     move |source| StoreError::Database {
         action,
         path,
-        source,
+        source: source.into(),
     }
 }
 

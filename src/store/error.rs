@@ -1,7 +1,7 @@
 //! What can go wrong with a store, as far as callers tell it apart.
 
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 /// An error of the store. Each names the path and what was being done.
 #[derive(Debug, thiserror::Error)]
@@ -96,8 +96,49 @@ pub enum StoreError {
         path: PathBuf,
         /// Why not.
         #[source]
-        source: rusqlite::Error,
+        source: DatabaseRefusal,
     },
+}
+
+/// Why the database refused, in one line.
+///
+/// SQLite's own errors say the same thing twice, as message and as cause, and leave the operating
+/// system's reason out.
+#[derive(Debug)]
+pub struct DatabaseRefusal(rusqlite::Error);
+
+impl From<rusqlite::Error> for DatabaseRefusal {
+    fn from(error: rusqlite::Error) -> Self {
+        DatabaseRefusal(error)
+    }
+}
+
+impl std::error::Error for DatabaseRefusal {}
+
+impl fmt::Display for DatabaseRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(error) = self.0.sqlite_error() else {
+            return self.0.fmt(f);
+        };
+        self.0.fmt(f)?;
+        if error.code == rusqlite::ErrorCode::SystemIoFailure {
+            let fails = match error.extended_code {
+                rusqlite::ffi::SQLITE_IOERR_READ => "reading",
+                rusqlite::ffi::SQLITE_IOERR_WRITE | rusqlite::ffi::SQLITE_IOERR_TRUNCATE => {
+                    "writing"
+                }
+                rusqlite::ffi::SQLITE_IOERR_FSYNC | rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC => {
+                    "writing to the disk"
+                }
+                _ => "an access",
+            };
+            write!(
+                f,
+                ": {fails} failed, is its file system read-only or broken?"
+            )?;
+        }
+        write!(f, " (SQLite {})", error.extended_code)
+    }
 }
 
 impl StoreError {
@@ -117,7 +158,7 @@ impl StoreError {
         match self {
             StoreError::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
             // The second is what is said when there is no room for the file that its processes share.
-            StoreError::Database { source, .. } => source.sqlite_error().is_some_and(|error| {
+            StoreError::Database { source, .. } => source.0.sqlite_error().is_some_and(|error| {
                 error.code == rusqlite::ErrorCode::DiskFull
                     || error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
             }),
@@ -129,8 +170,8 @@ impl StoreError {
 /// An error with its causes, in one line.
 pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
 
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
         let mut cause = self.0.source();
         while let Some(error) = cause {

@@ -47,6 +47,53 @@ impl Drop for Disk {
     }
 }
 
+/// A mounted file system in a file, on a block device of its own, which can break down like a disk. Dropped,
+/// it is unmounted.
+struct BlockDisk {
+    image: PathBuf,
+    root: PathBuf,
+}
+
+impl BlockDisk {
+    fn mount(image: PathBuf, root: PathBuf) -> Option<BlockDisk> {
+        fs::create_dir(&root).unwrap();
+        fs::File::create(&image).unwrap().set_len(DISK).unwrap();
+        let mut make = Command::new("mkfs.ext4");
+        let disk = BlockDisk { image, root };
+        let made = make.arg("-q").arg(&disk.image).output();
+        let made = made.is_ok_and(|output| output.status.success());
+        (made && disk.mount_again()).then_some(disk)
+    }
+
+    fn mount_again(&self) -> bool {
+        let mut mount = Command::new("mount");
+        let output = mount.args(["-o", "loop"]).arg(&self.image).arg(&self.root);
+        output.output().is_ok_and(|output| output.status.success())
+    }
+
+    /// What the kernel does when it finds such a file system damaged: from now on it can only be read,
+    /// with files open for writing or not.
+    fn break_down(&self) {
+        let mut mount = Command::new("mount");
+        let output = mount.args(["-o", "remount,abort"]).arg(&self.root).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let refused = fs::write(self.root.join("new"), "").unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    }
+
+    fn unmount(&self) {
+        let output = Command::new("umount").arg(&self.root).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+impl Drop for BlockDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.root).output();
+    }
+}
+
 /// Waits until the status says that the store cannot be written.
 fn wait_for_problem(service: &Service<'_>) -> String {
     let problem = wait_for("the status shows the problem", || {
@@ -147,8 +194,54 @@ fn streams_are_refused_while_the_disk_is_full() {
     place.verify();
 }
 
-/// A file system cannot be made read-only under a service that has files open for writing, so its packs'
-/// folder is closed to it.
+/// The file system under the store breaks down and can only be read: jobs wait, what is stored can still be
+/// read out, stopping is no failure, and the next start goes on.
+#[test]
+fn jobs_wait_while_the_file_system_is_read_only() {
+    let place = Place::new();
+    let disk = BlockDisk::mount(place.path("image"), place.root().join("disk"));
+    let Some(disk) = disk else {
+        skipped("a read-only file system: it takes root, mkfs.ext4 and a loop device");
+        return;
+    };
+    let place = place.with_store(disk.root.join("store"));
+    let service = place.start();
+    let before = write(&place, "before", &noise(1, 50_000));
+    service.submit(&[place.path("before")], 0);
+    service.wait_until_done();
+    let after = write(&place, "after", &noise(2, 50_000));
+    service.ask("POST", "/v1/pause", b"").is(204);
+    service.submit(&[place.path("after")], 0);
+    disk.break_down();
+    service.ask("POST", "/v1/resume", b"").is(204);
+    let problem = wait_for_problem(&service);
+    // As the kernel says it, or, if the database is the first to notice, as filed does.
+    let why = ["Read-only file system", "read-only or broken?"];
+    assert!(why.iter().any(|why| problem.contains(why)), "{problem}");
+    let shown = place.tell(&["status"]).exits(0).stdout;
+    assert!(shown.contains("PROBLEM"), "{shown}");
+    service.ask("GET", "/v1/ready", b"").is(503);
+    // Nothing new is taken over, and whoever asks is told why.
+    let (later, ..) = write(&place, "later", b"later");
+    let refused = place.tell(&["submit", &later]);
+    let refused = refused.exits(1).stderr;
+    assert!(refused.contains("read-only or broken?"), "{refused}");
+    assert_eq!(refused.matches("disk I/O error").count(), 1, "{refused}");
+    let refused = service.ask("PUT", &super::http::content_of("/stream"), b"content");
+    assert_eq!(refused.code, 507, "{}", refused.text());
+    let read = service.ask("GET", &super::http::content_of(&before.0), b"");
+    assert_eq!(digest(&read.is(200).body), before.1);
+    let jobs = service.status()["jobs"].clone();
+    assert_eq!((&jobs["failed"], &jobs["stored"]), (&0.into(), &1.into()));
+    service.stop();
+
+    disk.unmount();
+    assert!(disk.mount_again());
+    check(&place, place.start(), vec![before, after]);
+}
+
+/// Another way in which packs cannot be written while the database can: their folder is closed to the
+/// service.
 #[test]
 fn jobs_wait_while_packs_cannot_be_made() {
     let place = Place::new().open_to_others();

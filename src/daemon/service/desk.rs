@@ -113,6 +113,8 @@ struct State {
     ended: Vec<(Job, End)>,
     /// Writing down is due at this time.
     write_at: Option<Instant>,
+    /// It was tried last and could not be done.
+    cannot_write: bool,
     last_work: Instant,
     /// The data plane is to begin anew when it can: it follows new settings then.
     renew: bool,
@@ -173,6 +175,7 @@ impl Desk {
                 events: Vec::new(),
                 ended: Vec::new(),
                 write_at: None,
+                cannot_write: false,
                 last_work: Instant::now(),
                 renew: false,
                 over: false,

@@ -29,11 +29,17 @@ impl Desk {
             return true;
         }
         let Err(error) = self.jobs().record(&events) else {
+            if std::mem::take(&mut self.state().cannot_write) {
+                tracing::info!("what became of jobs is written down again");
+            }
             self.tell_of(&events, &ended);
             return true;
         };
-        tracing::warn!(error = %Chain(&error), "what became of jobs cannot be written down yet");
         let mut state = self.state();
+        // Once, not each time that it is tried.
+        if !std::mem::replace(&mut state.cannot_write, true) {
+            tracing::warn!(error = %Chain(&error), "what became of jobs cannot be written down yet");
+        }
         let later = std::mem::replace(&mut state.events, events);
         state.events.extend(later);
         let later = std::mem::replace(&mut state.ended, ended);
