@@ -52,7 +52,9 @@ pub(super) fn run(common: &Common, args: &Serve) -> anyhow::Result<Exit> {
         flag("memory.limit", &args.memory, "--memory"),
         flag("pipeline.workers", &args.workers, "--workers"),
     ];
-    let setup = Setup::load_service(common, flags.into_iter().flatten().collect())?;
+    let mut setup = Setup::load_service(common, flags.into_iter().flatten().collect())?;
+    // Whoever reads its status or its log is elsewhere.
+    setup.store = std::path::absolute(&setup.store).context("find the current folder")?;
     let socket_path = config::socket_path(
         &setup.config,
         |name| std::env::var_os(name),
