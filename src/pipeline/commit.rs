@@ -3,7 +3,6 @@
 //! Syncing is done here, on a thread of its own, while the workers go on. One commit serves all files
 //! that finished since the last: many small files share their packs' syncs and one transaction.
 
-use crate::store::clock::now_ns;
 use std::collections::HashMap;
 use std::fs::File;
 use std::num::NonZeroU64;
@@ -17,6 +16,8 @@ use super::claims::Claims;
 use super::intake::Intake;
 use super::ledger::{Finished, Ledger, Uncommitted, Workers};
 use super::report::{Blame, FileReport, Status};
+use crate::store::catalog::Committed;
+use crate::store::clock::now_ns;
 use crate::store::error::Chain;
 use crate::store::index::PackRow;
 use crate::store::{PackId, Store, StoreError};
@@ -83,12 +84,11 @@ impl Committer<'_> {
         if rows.is_empty() && finished.is_empty() {
             return Ok(());
         }
-        let numbers = self.make_durable(&rows, &mut pieces, &finished);
-        match numbers {
-            Ok(numbers) => {
+        match self.make_durable(&rows, &mut pieces, &finished) {
+            Ok(committed) => {
                 self.claims.forget_before(checkpoint);
-                for (finished, number) in finished.into_iter().zip(numbers) {
-                    (self.report)(stored(finished, number));
+                for (finished, committed) in finished.into_iter().zip(committed) {
+                    (self.report)(stored(finished, committed));
                 }
                 Ok(())
             }
@@ -107,7 +107,7 @@ impl Committer<'_> {
         rows: &HashMap<PackId, (PackRow, Arc<File>)>,
         pieces: &mut [crate::store::index::PieceRow],
         finished: &[Finished],
-    ) -> Result<Vec<u64>, StoreError> {
+    ) -> Result<Vec<Committed>, StoreError> {
         for (id, (_, file)) in rows {
             self.store.sync_pack(*id, file)?;
             // Written once and hardly read again: nobody else is to make room for it.
@@ -146,10 +146,15 @@ fn is_due(uncommitted: &Uncommitted, now: Instant) -> bool {
             .is_some_and(|since| now.duration_since(since) >= DUE_AFTER)
 }
 
-fn stored(finished: Finished, number: u64) -> FileReport {
+fn stored(finished: Finished, committed: Committed) -> FileReport {
     let version = finished.version.version;
+    let status = if committed.is_new || version.amounts.new_bytes > 0 {
+        Status::Stored
+    } else {
+        Status::Unchanged
+    };
     FileReport {
-        version: Some(number),
+        version: Some(committed.number),
         size_bytes: version.size_bytes,
         chunks: version.amounts.chunks,
         pieces: version.amounts.pieces,
@@ -159,6 +164,6 @@ fn stored(finished: Finished, number: u64) -> FileReport {
         digest: Some(version.digest),
         took: finished.opened.elapsed(),
         number: finished.number,
-        ..FileReport::of(Status::Stored, finished.path, Some(version.name))
+        ..FileReport::of(status, finished.path, Some(version.name))
     }
 }

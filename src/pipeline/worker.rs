@@ -703,6 +703,8 @@ impl<'run> Worker<'run> {
                 place,
                 version,
                 stored_bytes: 0,
+                // Who asks for reading again gets a version.
+                renews: !self.crew.options.reread,
             },
             durable_at,
             path: stream.path.clone(),

@@ -106,6 +106,7 @@ impl<'store> Pack<'store> {
             place,
             version,
             stored_bytes: 0,
+            renews: false,
         });
         self.ends.push(self.writer.length_bytes());
         self
