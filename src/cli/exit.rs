@@ -95,7 +95,8 @@ pub(super) fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
     (Exit::Failed, None)
 }
 
-fn of_client(error: &ClientError) -> (Exit, Option<String>) {
+/// The exit code of what a service did not do, and what the user can do about it.
+pub(super) fn of_client(error: &ClientError) -> (Exit, Option<String>) {
     let (exit, hint) = match error {
         ClientError::NotRunning { .. } => (
             Exit::Unreachable,
@@ -108,7 +109,7 @@ fn of_client(error: &ClientError) -> (Exit, Option<String>) {
         ClientError::NotYours(_) => (Exit::Failed, "run this as that user or as root"),
         ClientError::Busy { .. } => (Exit::Unreachable, "try again in a moment"),
         ClientError::Refused { hint, .. } => return (Exit::Failed, hint.clone()),
-        ClientError::Broken { .. } => return (Exit::Failed, None),
+        ClientError::Broken { .. } | ClientError::Content(_) => return (Exit::Failed, None),
     };
     (exit, Some(hint.to_owned()))
 }

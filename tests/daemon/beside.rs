@@ -1,9 +1,11 @@
 //! What happens beside the service's own work: another process in its store, a pause, signals.
 
+use std::process::Stdio;
+
 use rustix::process::Signal;
 
 use super::content::noise;
-use super::service::{Place, wait_for};
+use super::service::{Ended, Place, wait_for};
 
 #[test]
 fn a_command_takes_in_files_beside_the_service() {
@@ -66,9 +68,7 @@ fn nothing_begins_while_it_is_paused_and_nothing_is_lost() {
         place.write(&format!("folder/{number}"), &noise(number, 1000));
     }
     place.tell(&["submit", "folder"]).exits(0);
-    let mut command = place.client(&["submit", "-", "--as", "/stdin"]);
-    let ended = super::service::finish(&mut command);
-    ended.exits(1).says("the service is paused");
+    from_a_silent_source(&place, 75).says("the service is paused");
     // Nothing can be waited for here: a moment in which it would have begun.
     std::thread::sleep(std::time::Duration::from_millis(700));
     let jobs = service.status()["jobs"].clone();
@@ -89,6 +89,35 @@ fn nothing_begins_while_it_is_paused_and_nothing_is_lost() {
     place.tell(&["pause"]).exits(0);
     service.stop();
     place.verify();
+}
+
+/// A command that sends what comes from somewhere whence nothing ever comes, as from a terminal at which
+/// nobody types: the service's no is enough to end it.
+fn from_a_silent_source(place: &Place, code: i32) -> Ended {
+    let mut command = place.client(&["submit", "-", "--as", "/stdin"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Waiting for the output would close it.
+    let source = child.stdin.take();
+    let ended = wait_for("the command ends", || child.try_wait().unwrap());
+    let output = child.wait_with_output().unwrap();
+    drop(source);
+    let ended = Ended {
+        status: ended,
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    };
+    ended.exits(code)
+}
+
+#[test]
+fn nothing_is_read_for_a_service_that_is_not_there() {
+    let place = Place::new();
+    from_a_silent_source(&place, 75).says("no service answers here (hint: ");
 }
 
 #[test]

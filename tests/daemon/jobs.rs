@@ -257,7 +257,7 @@ fn a_full_queue_takes_no_more_until_there_is_room() {
     let file = place.write("one", b"more");
     place
         .tell(&["submit", file.to_str().unwrap()])
-        .exits(1)
+        .exits(75)
         .says("the queue is full");
     resume(&service);
     service.wait_until_done();

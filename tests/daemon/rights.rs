@@ -4,10 +4,12 @@
 //! not; none of them needs to have a name.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::content::{digest, noise};
 use super::service::{Ended, Place, Service, finish, is_root, skipped};
@@ -85,6 +87,39 @@ fn strangers_get_nothing_members_look_and_the_owner_changes() {
     // These tests run as root, who may do everything.
     place.tell(&["resume"]).exits(0);
     service.stop();
+}
+
+/// A file of which something was read may never have been as the rest of it is.
+#[test]
+fn what_changes_while_it_is_sent_is_not_stored() {
+    let Some(place) = place("files that change while they are sent") else {
+        return;
+    };
+    let service = start(&place);
+    let path = place.write("secret", &noise(1, 30_000_000));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let name = path.to_str().unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+            while !over.load(Ordering::Relaxed) {
+                file.rewind().unwrap();
+                file.write_all(b"otherwise").unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let ended = place.tell(&["submit", name]);
+        over.store(true, Ordering::Relaxed);
+        ended.exits(1).says(&format!(
+            "{name}: it changed while it was read: nothing of it is stored, submit it again"
+        ));
+    });
+    assert_eq!(service.stored(), []);
+    place.tell(&["submit", name]).exits(0);
+    assert_eq!(service.stored().len(), 1);
+    service.stop();
+    place.verify();
 }
 
 /// What the client may read and the service may not is sent over the socket.

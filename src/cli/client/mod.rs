@@ -12,10 +12,12 @@ mod submit;
 use crate::store::clock::now_ns;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -23,6 +25,7 @@ use rustix::process::geteuid;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::args::Common;
 use super::setup::common_flags;
@@ -68,6 +71,9 @@ pub(super) enum ClientError {
     },
     #[error("talk to the service at {path}: {why}")]
     Broken { path: String, why: String },
+    /// What was to be sent cannot be read.
+    #[error("{0}")]
+    Content(io::Error),
 }
 
 /// A way to a service.
@@ -92,7 +98,7 @@ impl Client {
                     Ok(loaded) => loaded.config,
                     // A service that runs has a configuration, so this must not keep anybody from asking how
                     // it is; without one the file may be why.
-                    Err(error) if Path::new(SYSTEM_SOCKET).exists() => {
+                    Err(error) if may_be_there(Path::new(SYSTEM_SOCKET)) => {
                         tracing::warn!(%error, "the configuration is wrong: trying the system's service");
                         config::Config::default()
                     }
@@ -103,7 +109,9 @@ impl Client {
                 let system = Path::new(SYSTEM_SOCKET);
                 match wanted {
                     Ok(path)
-                        if config.service.socket.is_none() && !path.exists() && system.exists() =>
+                        if config.service.socket.is_none()
+                            && !may_be_there(&path)
+                            && may_be_there(system) =>
                     {
                         system.to_owned()
                     }
@@ -139,26 +147,35 @@ impl Client {
         })
     }
 
-    /// Sends what `content` gives as the body; an early end of it breaks the request off.
+    /// Sends what `content` gives as the body; an error of it breaks the request off.
+    ///
+    /// Nothing is read before the service has been reached, and nothing is waited for that may never come
+    /// once it has refused: standard input may be a terminal.
     pub(super) fn put<T: DeserializeOwned>(
         &self,
         path: &str,
         content: Box<dyn Read + Send>,
     ) -> Result<T, ClientError> {
-        self.runtime.block_on(async {
+        let unread = Arc::new(Mutex::new(None));
+        let answer = self.runtime.block_on(async {
+            let (mut sender, connection) = self.connect().await?;
             let (parts, body) = mpsc::channel(2);
-            let reader = std::thread::spawn(move || feed(content, &parts));
-            let sent = self.send(Method::PUT, path, Piped(body)).await;
-            let answer = match sent {
+            let request = self.request(Method::PUT, path, Piped(body))?;
+            let told = Arc::clone(&unread);
+            // It ends with the content, or when the body is dropped with the connection.
+            std::thread::spawn(move || feed(content, &parts, &told));
+            let answer = match sender.send_request(request).await {
                 Ok(response) => self.answer(response).await,
-                Err(error) => Err(error),
+                Err(error) => Err(self.not_answered(&error)),
             };
-            // The body is dropped with the connection: so the reader ends.
-            match reader.join() {
-                Ok(Err(error)) => Err(self.broken(&error)),
-                _ => answer,
-            }
-        })
+            connection.abort();
+            answer
+        });
+        let unread = unread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match unread {
+            Some(error) => Err(ClientError::Content(error)),
+            None => answer,
+        }
     }
 
     /// Hears lines of a stream of events until it ends or `hear` has had enough.
@@ -208,34 +225,50 @@ impl Client {
         B: hyper::body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::error::Error + Send + Sync,
     {
+        let (mut sender, _connection) = self.connect().await?;
+        let request = self.request(method, path, body)?;
+        let answered = sender.send_request(request).await;
+        answered.map_err(|error| self.not_answered(&error))
+    }
+
+    /// A connection of its own for one request.
+    async fn connect<B>(&self) -> Result<(SendRequest<B>, JoinHandle<()>), ClientError>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::error::Error + Send + Sync,
+    {
         let stream = UnixStream::connect(&self.path)
             .await
             .map_err(|error| self.not_reached(&error))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(&error))?;
         // Its errors come through the request too.
-        tokio::spawn(async move { drop(connection.await) });
-        let request = Request::builder()
+        let connection = tokio::spawn(async move { drop(connection.await) });
+        Ok((sender, connection))
+    }
+
+    fn request<B>(&self, method: Method, path: &str, body: B) -> Result<Request<B>, ClientError> {
+        Request::builder()
             .method(method)
             .uri(path)
             .header(HOST, "filed")
             .header(CONTENT_TYPE, "application/json")
             .body(body)
-            .map_err(|error| self.broken(&error))?;
-        let answered = sender.send_request(request).await;
-        answered.map_err(|error| {
-            if hung_up(&error) {
-                return ClientError::Busy {
-                    error: format!(
-                        "{}: the service hung up: it ends, or has too many clients",
-                        self.shown()
-                    ),
-                    after: Duration::from_secs(1),
-                };
-            }
-            self.broken(&error)
-        })
+            .map_err(|error| self.broken(&error))
+    }
+
+    fn not_answered(&self, error: &hyper::Error) -> ClientError {
+        if hung_up(error) {
+            return ClientError::Busy {
+                error: format!(
+                    "{}: the service hung up: it ends, or has too many clients",
+                    self.shown()
+                ),
+                after: Duration::from_secs(1),
+            };
+        }
+        self.broken(error)
     }
 
     async fn answer<T: DeserializeOwned>(
@@ -321,27 +354,34 @@ fn hung_up(error: &hyper::Error) -> bool {
         || io.is_some_and(|io| gone.contains(&io.kind()))
 }
 
-/// Reads `content` into parts of a body.
+/// Reads `content` into parts of a body. An error of it stands in `unread` before the body breaks off.
 fn feed(
     mut content: Box<dyn Read + Send>,
     parts: &mpsc::Sender<io::Result<Bytes>>,
-) -> io::Result<()> {
+    unread: &Mutex<Option<io::Error>>,
+) {
     loop {
         let mut part = vec![0; PART_BYTES];
         let read = match content.read(&mut part) {
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
+                *unread.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 // The service must not take what it has for the whole.
                 let _ = parts.blocking_send(Err(io::Error::other("broken off")));
-                return Err(error);
+                return;
             }
         };
         part.truncate(read);
         if read == 0 || parts.blocking_send(Ok(Bytes::from(part))).is_err() {
-            return Ok(());
+            return;
         }
     }
+}
+
+/// Whether there is something at this path, or may be: who may not look must not take it for nothing.
+fn may_be_there(path: &Path) -> bool {
+    path.try_exists().unwrap_or(true)
 }
 
 /// Text as it stands in the query of a path: what is not plain becomes `%HH`.

@@ -5,18 +5,19 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::Read;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use serde::Serialize;
 
 use super::{Client, ClientError, in_query};
 use crate::cli::args::{Common, Form, Submit as Args};
-use crate::cli::exit::{Exit, UsageError};
+use crate::cli::exit::{self, Exit, UsageError};
 use crate::cli::names;
 use crate::cli::output::{self, Count};
 use crate::daemon::socket::wire::{Job, Stored, Submit, SubmitAnswer, SubmitPath, Submitted};
@@ -45,12 +46,8 @@ pub(in crate::cli) fn run(common: &Common, args: &Args) -> anyhow::Result<Exit> 
             };
             let name = FileName::new(name.as_bytes())
                 .map_err(|error| UsageError(format!("--as: {error}")))?;
-            tally.sent(send(
-                &client,
-                &name,
-                &|| Ok(Box::new(std::io::stdin())),
-                Again::Never,
-            ));
+            let open = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(io::stdin())) };
+            tally.sent(&name, send(&client, &name, &open, Again::Never));
             continue;
         }
         if args.name.is_some() {
@@ -104,11 +101,11 @@ fn stream(client: &Client, path: &Path, tally: &mut Tally) {
         match found {
             Found::File { path, .. } => {
                 let name = FileName::new(path.as_os_str().as_bytes());
-                let open = || -> std::io::Result<Box<dyn Read + Send>> {
-                    Ok(Box::new(File::open(&path)?))
+                let open = || -> io::Result<Box<dyn Read + Send>> {
+                    Ok(Box::new(Unchanging::open(&path)?))
                 };
                 match name {
-                    Ok(name) => tally.sent(send(client, &name, &open, Again::WhileBusy)),
+                    Ok(name) => tally.sent(&name, send(client, &name, &open, Again::WhileBusy)),
                     Err(error) => tally.failed(&path, &error.to_string()),
                 }
             }
@@ -126,28 +123,66 @@ enum Again {
     WhileBusy,
 }
 
-type Open<'a> = &'a dyn Fn() -> std::io::Result<Box<dyn Read + Send>>;
+type Open<'a> = &'a dyn Fn() -> io::Result<Box<dyn Read + Send>>;
 
 fn send(
     client: &Client,
     name: &FileName,
     open: Open<'_>,
     again: Again,
-) -> Result<Stored, (String, String)> {
-    let shown = name.to_string();
-    let failed = |error: &dyn std::fmt::Display| (shown.clone(), error.to_string());
-    let path = format!("/v1/files/content?name={}", in_query(&shown));
+) -> Result<Stored, ClientError> {
+    let path = format!("/v1/files/content?name={}", in_query(&name.to_string()));
     let began = std::time::Instant::now();
     loop {
-        let content = open().map_err(|error| failed(&error))?;
+        let content = open().map_err(ClientError::Content)?;
         match client.put(&path, content) {
             Err(ClientError::Busy { after, .. })
                 if again == Again::WhileBusy && began.elapsed() < PATIENCE =>
             {
                 std::thread::sleep(after);
             }
-            outcome => return outcome.map_err(|error| failed(&error)),
+            outcome => return outcome,
         }
+    }
+}
+
+/// A file whose end is an error if it is not as it was when it was opened: what was read may never have
+/// been its content then.
+struct Unchanging {
+    file: File,
+    before: Metadata,
+}
+
+impl Unchanging {
+    fn open(path: &Path) -> io::Result<Unchanging> {
+        // A FIFO that took the place of the file since must not hold anybody up.
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags)
+            .open(path)?;
+        let before = file.metadata()?;
+        if before.is_file() {
+            Ok(Unchanging { file, before })
+        } else {
+            Err(io::Error::other("it is no longer a regular file"))
+        }
+    }
+}
+
+impl Read for Unchanging {
+    fn read(&mut self, part: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(part)?;
+        if read == 0 && !part.is_empty() {
+            let now = self.file.metadata()?;
+            let times = |of: &Metadata| (of.mtime(), of.mtime_nsec(), of.ctime(), of.ctime_nsec());
+            if (now.len(), times(&now)) != (self.before.len(), times(&self.before)) {
+                return Err(io::Error::other(
+                    "it changed while it was read: nothing of it is stored, submit it again",
+                ));
+            }
+        }
+        Ok(read)
     }
 }
 
@@ -186,6 +221,8 @@ struct Tally {
     already: u64,
     sent: u64,
     failed: u64,
+    /// Something failed that another attempt may do.
+    busy: bool,
 }
 
 impl Tally {
@@ -196,6 +233,7 @@ impl Tally {
             already: 0,
             sent: 0,
             failed: 0,
+            busy: false,
         }
     }
 
@@ -215,6 +253,7 @@ impl Tally {
         self.already += submitted.already;
         self.failed += submitted.refused + submitted.skipped;
         if submitted.refused > 0 {
+            self.busy = true;
             output::warn(&format_args!(
                 "{}: the queue is full: {} files were not queued (hint: submit it again later, or \
                  raise service.queue)",
@@ -231,13 +270,18 @@ impl Tally {
         }
     }
 
-    fn sent(&mut self, outcome: Result<Stored, (String, String)>) {
+    fn sent(&mut self, name: &FileName, outcome: Result<Stored, ClientError>) {
         match outcome {
             Ok(stored) => {
                 self.sent += 1;
                 self.line("stored", &stored);
             }
-            Err((name, why)) => self.failed_name(&name, &why),
+            Err(error) => {
+                let (exit, hint) = exit::of_client(&error);
+                self.busy |= exit == Exit::Unreachable;
+                let hint = hint.map_or_else(String::new, |hint| format!(" (hint: {hint})"));
+                self.failed_name(&name.to_string(), &format!("{error}{hint}"));
+            }
         }
     }
 
@@ -284,6 +328,7 @@ impl Tally {
     fn exit(&self) -> Exit {
         match (self.queued + self.already + self.sent, self.failed) {
             (_, 0) => Exit::Done,
+            (0, _) if self.busy => Exit::Unreachable,
             (0, _) => Exit::Failed,
             _ => Exit::Partly,
         }
