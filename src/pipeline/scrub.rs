@@ -46,6 +46,9 @@ const ASK_FOR_MEMORY: Duration = Duration::from_secs(1);
 const ADD_UP_EVERY: Duration = Duration::from_secs(60);
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
+/// Damaged places are counted this often though nothing was heard of.
+const COUNT_ANYWAY: Duration = Duration::from_secs(600);
+
 /// What was slept too long is made up for by no more than this much of reading.
 const MADE_UP_FOR: Duration = Duration::from_millis(200);
 
@@ -192,14 +195,19 @@ impl Scrub {
             bucket: Bucket::new(Instant::now()),
             forgiven: Instant::now(),
             added_up: None,
-            counted: (Instant::now(), 0),
+            counted: None,
         };
         loop {
+            let told = self.shared().told;
+            // Whether it may read or not: others find damage, too.
+            let recount = work.recount_damage(told).unwrap_or_else(|error| {
+                tracing::warn!(error = %Chain(&error), "known damage is counted later");
+                TRY_AGAIN
+            });
             let shared = self.shared();
             if shared.stopped {
                 break;
             }
-            let told = shared.told;
             let state = match (shared.options.rate(), shared.paused) {
                 (None, _) => Some(ScrubState::Off),
                 (_, 0) => None,
@@ -208,15 +216,17 @@ impl Scrub {
             let options = shared.options;
             drop(shared);
             if let Some(state) = state {
-                self.sleep(told, state, None);
+                self.sleep(told, state, recount);
                 continue;
             }
-            match work.step(options, told) {
+            match work.step(options) {
                 Ok(Step::Again) => {}
-                Ok(Step::Sleep(state, time)) => self.sleep(told, state, time),
+                Ok(Step::Sleep(state, time)) => {
+                    self.sleep(told, state, time.map_or(recount, |time| time.min(recount)));
+                }
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "the scrub goes on later");
-                    self.sleep(told, ScrubState::Paused, Some(TRY_AGAIN));
+                    self.sleep(told, ScrubState::Paused, TRY_AGAIN);
                 }
             }
         }
@@ -278,13 +288,13 @@ impl Scrub {
     }
 
     /// Sleeps so long, or until it is told something: nothing else wakes it.
-    fn sleep(&self, told: u64, state: ScrubState, time: Option<Duration>) {
+    fn sleep(&self, told: u64, state: ScrubState, time: Duration) {
         let mut shared = self.shared();
         shared.state = state;
-        let until = time.and_then(|time| Instant::now().checked_add(time));
+        let began = Instant::now();
         while shared.told == told {
-            match until.map(|until| until.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) => return,
+            match time.saturating_sub(began.elapsed()) {
+                Duration::ZERO => return,
                 left => shared = self.wait(shared, left),
             }
         }
@@ -299,26 +309,14 @@ impl Scrub {
             };
             match bucket.wait(rate, Instant::now()) {
                 Duration::ZERO => return true,
-                time => shared = self.wait(shared, Some(time)),
+                time => shared = self.wait(shared, time),
             }
         }
     }
 
-    fn wait<'a>(
-        &self,
-        shared: MutexGuard<'a, Shared>,
-        time: Option<Duration>,
-    ) -> MutexGuard<'a, Shared> {
-        match time {
-            Some(time) => {
-                let outcome = self.changed.wait_timeout(shared, time);
-                outcome.unwrap_or_else(PoisonError::into_inner).0
-            }
-            None => {
-                let outcome = self.changed.wait(shared);
-                outcome.unwrap_or_else(PoisonError::into_inner)
-            }
-        }
+    fn wait<'a>(&self, shared: MutexGuard<'a, Shared>, time: Duration) -> MutexGuard<'a, Shared> {
+        let outcome = self.changed.wait_timeout(shared, time);
+        outcome.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Nothing that can panic happens while this is held.
@@ -343,7 +341,7 @@ struct Work<'a> {
     /// When bytes were added up last.
     added_up: Option<Instant>,
     /// When damage was counted last, and what had been told by then.
-    counted: (Instant, u64),
+    counted: Option<(Instant, u64)>,
 }
 
 /// How far the check of a pack has come.
@@ -360,7 +358,7 @@ enum Step {
 }
 
 impl Work<'_> {
-    fn step(&mut self, options: ScrubOptions, told: u64) -> Result<Step, StoreError> {
+    fn step(&mut self, options: ScrubOptions) -> Result<Step, StoreError> {
         if self.forgiven.elapsed() >= TRY_AGAIN {
             self.order.forgive();
             self.forgiven = Instant::now();
@@ -376,13 +374,9 @@ impl Work<'_> {
             return Ok(Step::Sleep(ScrubState::Idle, postponed));
         };
         if !next.is_due(now, options.every) {
-            let recount = self.recount_damage(told)?;
             let left_ns = next.due_ns(options.every).saturating_sub(now);
             let left = Duration::from_nanos(u64::try_from(left_ns).unwrap_or(0));
-            let left = [postponed, recount]
-                .into_iter()
-                .flatten()
-                .fold(left, Duration::min);
+            let left = postponed.map_or(left, |postponed| left.min(postponed));
             return Ok(Step::Sleep(ScrubState::Idle, Some(left)));
         }
         let Some((mut room, mut plain)) = self.take_buffers() else {
@@ -519,7 +513,6 @@ impl Work<'_> {
         let mut changed = self.added_up.is_none();
         if changed {
             passes = database.passes()?;
-            self.count_damage()?;
         }
         if let Some(began) = passes.began_ns
             && let Some(next) = next
@@ -555,19 +548,24 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Counts damage again if something came in that may have replaced it, but not all the time: gives
-    /// how long to wait if it is too early.
-    fn recount_damage(&mut self, told: u64) -> Result<Option<Duration>, StoreError> {
-        let (at, counted) = self.counted;
-        if counted == told || self.scrub.shared().damage.open == 0 {
-            return Ok(None);
-        }
-        if at.elapsed() < COUNT_EVERY {
-            return Ok(Some(COUNT_EVERY.saturating_sub(at.elapsed())));
+    /// Counts damage at first, again after something came in that may have replaced it, and now and then,
+    /// since a `filed verify` of somebody else may have found some; gives how long it is until then.
+    fn recount_damage(&mut self, told: u64) -> Result<Duration, StoreError> {
+        if let Some((at, counted)) = self.counted {
+            let may_be_replaced = counted != told && self.scrub.shared().damage.open > 0;
+            let due = if may_be_replaced {
+                COUNT_EVERY
+            } else {
+                COUNT_ANYWAY
+            };
+            let left = due.saturating_sub(at.elapsed());
+            if !left.is_zero() {
+                return Ok(left);
+            }
         }
         self.count_damage()?;
-        self.counted = (Instant::now(), told);
-        Ok(None)
+        self.counted = Some((Instant::now(), told));
+        Ok(COUNT_ANYWAY)
     }
 
     fn count_damage(&self) -> Result<(), StoreError> {

@@ -235,6 +235,29 @@ fn damage_is_cleared_when_the_pack_is_whole_again_and_passes_follow_each_other()
 }
 
 #[test]
+fn known_damage_is_counted_though_it_may_not_read() {
+    let packs = Packs::new(1);
+    packs.flip(PackId(1), 2);
+    let scrub = Scrub::new(FAST);
+    packs.scrub(&scrub, || {
+        until(&scrub, |s| s.damage.open == 1);
+    });
+    let off = ScrubOptions {
+        rate_bytes: None,
+        ..FAST
+    };
+    let scrub = Scrub::new(off);
+    packs.scrub(&scrub, || {
+        until(&scrub, |s| s.damage.open == 1);
+    });
+    let scrub = Scrub::new(FAST);
+    scrub.pause(PauseFor::Pressure, true);
+    packs.scrub(&scrub, || {
+        until(&scrub, |s| s.damage.open == 1);
+    });
+}
+
+#[test]
 fn it_sleeps_between_records_and_hears_of_another_rate() {
     let packs = Packs::new(2);
     let scrub = Scrub::new(SLOW);
