@@ -1,6 +1,8 @@
 //! `filed serve`: the long-running form.
 
+use std::cell::RefCell;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use super::args::{Common, Serve};
 use super::exit::Exit;
 use super::process::{chunking, method_of, seal_left_behind, threads};
 use super::setup::{Setup, flag, wanted};
-use crate::config::{self, Config, Loaded, Metrics, Sources};
+use crate::config::{self, Config, Loaded, LogLevel, Metrics, Sources};
 use crate::daemon::inbox::{After, InboxOptions, Inboxes};
 use crate::daemon::service::control::Attached;
 use crate::daemon::service::desk::DeskSettings;
@@ -217,26 +219,29 @@ fn reload(setup: &Setup, method: chunker::Method, inboxes: Arc<Inboxes>) -> Relo
     let store = setup.store.clone();
     let sources = setup.sources.clone();
     let filter = setup.filter.clone();
-    let mut before = setup.loaded.clone();
+    let started = setup.loaded.clone();
+    let applies = Rc::new(RefCell::new(setup.loaded.clone()));
     Box::new(move || {
         let loaded = load(&sources).map_err(|error| error.to_string())?;
-        let reloaded = compare(&before, &loaded)?;
+        let reloaded = compare(&started, &applies.borrow(), &loaded)?;
         let config = &loaded.config;
         let wish = wish(config, &method);
         let level = config.log.level;
         let filter = filter.clone();
         let wanted_inboxes = self::inboxes(config, &store)?;
         let (inboxes, rescan) = (Arc::clone(&inboxes), config.service.rescan);
+        let (applies, drain) = (Rc::clone(&applies), config.service.drain);
         let settings = Settings {
             wanted: wanted(config, loaded.origin.get("memory.limit")),
             wish,
             options: options(config, threads(wish.workers, wish.workers)),
             desk: desk(config),
-            drain: config.service.drain,
+            drain,
             renew_after_bytes: config.service.renew_after.as_u64(),
             idle: config.heap.idle,
             scrub: scrub(config),
             also: Box::new(move || {
+                *applies.borrow_mut() = loaded;
                 if let Some(filter) = filter {
                     filter.set(level);
                 }
@@ -244,7 +249,6 @@ fn reload(setup: &Setup, method: chunker::Method, inboxes: Arc<Inboxes>) -> Relo
             }),
             reloaded,
         };
-        before = loaded;
         Ok(settings)
     })
 }
@@ -252,34 +256,32 @@ fn reload(setup: &Setup, method: chunker::Method, inboxes: Arc<Inboxes>) -> Relo
 /// The configuration of a service.
 pub(super) fn load(sources: &Sources) -> Result<Loaded, config::ConfigError> {
     let mut loaded = config::load(sources)?;
-    // A service has nobody who looks on: what it does is told in its log.
-    if loaded.origin.get("log.level") == Some(&config::Origin::BuiltIn) {
-        loaded.config.log.level = config::LogLevel::Info;
+    if loaded.config.log.level == LogLevel::Auto {
+        loaded.config.log.level = LogLevel::Info;
     }
     Ok(loaded)
 }
 
-/// Which keys have changed, and when they apply.
-fn compare(before: &Loaded, after: &Loaded) -> Result<Reloaded, String> {
+/// Which keys are not as they were when they were read last, or, if they need a restart, not as the service
+/// was started with.
+fn compare(started: &Loaded, before: &Loaded, after: &Loaded) -> Result<Reloaded, String> {
     let shown = |loaded| config::show(loaded).map_err(|error| error.to_string());
-    let (before, after) = (shown(before)?, shown(after)?);
+    let (started, before, after) = (shown(started)?, shown(before)?, shown(after)?);
     let value_of = |list: &[config::Shown], key: &str| {
         let found = list.iter().find(|shown| shown.key == key);
         found.map(|shown| shown.value.clone())
     };
     let mut reloaded = Reloaded::default();
-    for key in before.iter().chain(&after).map(|shown| &shown.key) {
-        let known = reloaded.applied.contains(key) || reloaded.restart.contains(key);
-        if known
-            || WITHOUT_MEANING.contains(&key.as_str())
-            || value_of(&before, key) == value_of(&after, key)
-        {
-            continue;
-        }
-        if NEED_RESTART.contains(&key.as_str()) {
-            reloaded.restart.push(key.clone());
+    let all = started.iter().chain(&before).chain(&after);
+    for key in all.map(|shown| &shown.key) {
+        let (old, list) = if NEED_RESTART.contains(&key.as_str()) {
+            (&started, &mut reloaded.restart)
         } else {
-            reloaded.applied.push(key.clone());
+            (&before, &mut reloaded.applied)
+        };
+        let differs = value_of(old, key) != value_of(&after, key);
+        if differs && !list.contains(key) && !WITHOUT_MEANING.contains(&key.as_str()) {
+            list.push(key.clone());
         }
     }
     Ok(reloaded)

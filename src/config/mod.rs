@@ -201,6 +201,8 @@ pub struct Log {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
+    /// `Info` for a service, which has nobody who looks on; `Warn` for commands.
+    Auto,
     /// A human must look.
     Error,
     /// Unexpected, but work went on.
@@ -334,7 +336,7 @@ impl Default for Progress {
 impl Default for Log {
     fn default() -> Self {
         Self {
-            level: LogLevel::Warn,
+            level: LogLevel::Auto,
             format: LogFormat::Auto,
         }
     }

@@ -88,7 +88,7 @@ pub(super) static KEYS: [Key; 28] = [
     ),
     key(
         "log.level",
-        Rule::Choice(&["error", "warn", "info", "debug", "trace"]),
+        Rule::Choice(&["auto", "error", "warn", "info", "debug", "trace"]),
     ),
     key(
         "log.format",

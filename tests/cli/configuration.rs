@@ -49,6 +49,9 @@ fn the_recipes_are_right_and_say_something() {
         let outcome = world.run(["config", "show", "--json", &config]).exits(0);
         let origin = shown(&outcome, "memory.limit").1;
         assert_eq!(origin, path.to_str().unwrap());
+        // The unit has no network: with a port for metrics the service would not start in it.
+        let metrics = shown(&outcome, "service.metrics").1;
+        assert_ne!(metrics, path.to_str().unwrap());
         recipes += 1;
     }
     assert!(recipes >= 3);
@@ -218,7 +221,11 @@ fn a_mistake_in_a_variable_is_named_with_the_variable_and_the_nearest() {
             "0",
             &["pipeline.workers", "\"0\""],
         ),
-        ("FILED_LOG__LEVEL", "loud", &["log.level", "warn"]),
+        (
+            "FILED_LOG__LEVEL",
+            "loud",
+            &["log.level", "auto, error, warn"],
+        ),
         (
             "FILED_MEMORY__RESUME",
             "100 %",

@@ -134,6 +134,56 @@ fn a_good_configuration_applies_at_once() {
     place.verify();
 }
 
+/// What a reload says is what there is to say now: not less because another was refused in between, and what
+/// waits for a restart is said again.
+#[test]
+fn a_reload_names_all_that_is_new() {
+    let place = Place::configured("[memory]\nlimit = \"256 MiB\"\n");
+    let service = place.start();
+    let reload = |limit: &str, more: &str| {
+        place.configure(&format!(
+            "[memory]\nlimit = \"{limit}\"\n[service]\nqueue = 3\nmetrics = \"127.0.0.1:9\"\n{more}"
+        ));
+        place.tell(&["reload", "--json"])
+    };
+    let lists = |ended: super::service::Ended| {
+        let line = ended.exits(0).lines().remove(0);
+        (line["applied"].clone(), line["restart"].clone())
+    };
+    let restart = serde_json::json!(["service.metrics"]);
+    reload("3 MiB", "").exits(1).says("too small");
+    let (applied, waits) = lists(reload("256 MiB", ""));
+    assert_eq!(
+        (applied, &waits),
+        (serde_json::json!(["service.queue"]), &restart)
+    );
+    let (applied, waits) = lists(reload("256 MiB", "[log]\nlevel = \"debug\"\n"));
+    assert_eq!(
+        (applied, &waits),
+        (serde_json::json!(["log.level"]), &restart)
+    );
+    place.configure("[memory]\nlimit = \"256 MiB\"\n");
+    let (applied, waits) = lists(place.tell(&["reload", "--json"]));
+    assert_eq!(
+        (applied, waits),
+        (
+            serde_json::json!(["log.level", "service.queue"]),
+            serde_json::json!([])
+        )
+    );
+    service.stop();
+}
+
+/// As config/filed.toml stands, which the README has installed, a service tells what it does.
+#[test]
+fn with_the_file_of_defaults_a_service_logs_what_it_does() {
+    let place = Place::configured(include_str!("../../config/filed.toml"));
+    let service = place.start();
+    service.wait_for_log("serving");
+    assert!(service.log().contains("INFO"));
+    service.stop();
+}
+
 /// The level is that of the next file, and what is in work goes on.
 #[test]
 fn a_file_in_work_survives_a_reload() {
