@@ -216,7 +216,79 @@ fn parts_of_a_file_are_what_they_should_be() {
     assert!(answer.body == content[content.len() - 1000..]);
     let answer = part(&format!("{}-", length - 5)).is(206);
     assert!(answer.body == content[content.len() - 5..]);
-    part(&format!("{length}-")).is(416);
+    let none = part(&format!("{length}-")).is(416);
+    let size = format!("bytes */{length}");
+    assert_eq!(
+        http::header(&none.head, "content-range"),
+        Some(size.as_str())
+    );
     assert!(part("5-1").is(200).body == content);
+    assert!(part("5-6,1-2").is(200).body == content);
+    service.stop();
+}
+
+fn ask_with(place: &Place, method: &str, path: &str, lines: &[String]) -> http::Answer {
+    let mut stream = http::connect(&place.socket()).unwrap();
+    let head = http::head(method, path, lines);
+    stream.write_all(head.as_bytes()).unwrap();
+    if method != "HEAD" {
+        return http::read_answer(stream).unwrap();
+    }
+    let (code, head, mut reader) = http::read_head(stream).unwrap();
+    let mut body = Vec::new();
+    reader.read_to_end(&mut body).unwrap();
+    http::Answer { code, head, body }
+}
+
+/// Who has a part of a version does not get the rest of another one.
+#[test]
+fn a_part_is_one_of_what_the_client_has() {
+    let place = Place::new();
+    let service = place.start();
+    let path = http::content_of("/versions");
+    let tags = ["first version", "other version"].map(|content| {
+        let stored = http::ask(&place.socket(), "PUT", &path, content.as_bytes()).unwrap();
+        format!("\"{}\"", stored.is(201).json()["digest"].as_str().unwrap())
+    });
+    let rest = |tag: &str| {
+        let lines = ["range: bytes=6-".to_owned(), format!("if-range: {tag}")];
+        ask_with(&place, "GET", &path, &lines)
+    };
+    assert_eq!(rest(&tags[1]).is(206).text(), "version");
+    assert_eq!(rest(&tags[0]).is(200).text(), "other version");
+    let date = "Wed, 25 Nov 2026 00:00:00 GMT";
+    assert_eq!(rest(date).is(200).text(), "other version");
+    service.stop();
+}
+
+/// Asking what there is takes nobody's place, and reads nothing.
+#[test]
+fn a_head_is_answered_while_a_stream_goes_out() {
+    let place = Place::new();
+    let service = place.start();
+    let path = http::content_of("/large");
+    let mut content = Vec::new();
+    Made::new(16 * MIB).read_to_end(&mut content).unwrap();
+    http::ask(&place.socket(), "PUT", &path, &content)
+        .unwrap()
+        .is(201);
+    let mut held = http::connect(&place.socket()).unwrap();
+    held.write_all(http::head("GET", &path, &[]).as_bytes())
+        .unwrap();
+    let mut begun = [0; 12];
+    held.read_exact(&mut begun).unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 200");
+    service.ask("GET", &path, b"").is(503);
+    let lines = ["range: bytes=5-6".to_owned()];
+    let answer = ask_with(&place, "HEAD", &path, &lines).is(200);
+    assert_eq!(answer.body, b"");
+    for (name, value) in [
+        ("content-length", (16 * MIB).to_string()),
+        ("etag", format!("\"{}\"", digest(&content))),
+    ] {
+        assert_eq!(http::header(&answer.head, name), Some(value.as_str()));
+    }
+    ask_with(&place, "HEAD", &http::content_of("/none"), &[]).is(404);
+    drop(held);
     service.stop();
 }

@@ -6,22 +6,24 @@
 
 use std::io::{self, Write};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::{Body, HttpBody};
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
+use axum::{Extension, Json};
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Frame};
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::asked::InQuery;
 use super::reply::{Answer, Refusal};
+use super::rights::Peer;
 use super::wire::{Stored, Version, VersionList};
 use super::{Desktop, unescape};
 use crate::daemon::service::Service;
@@ -329,10 +331,53 @@ fn pump(
     Ok(())
 }
 
+/// Places for streams out. Of those who may only look, one has to give its place up as soon as somebody
+/// needs it who may change things: who takes a byte now and then could keep it for ever.
+pub(super) struct Downloads {
+    places: Arc<Semaphore>,
+    /// Cuts the stream off that goes out to somebody who may only look.
+    cut: Mutex<Option<Arc<Notify>>>,
+}
+
+/// A place for a stream out, and what cuts the stream off.
+struct Download {
+    cut: Arc<Notify>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Downloads {
+    pub(super) fn new(places: usize) -> Downloads {
+        Downloads {
+            places: Arc::new(Semaphore::new(places)),
+            cut: Mutex::default(),
+        }
+    }
+
+    async fn place(&self, may_change: bool) -> Answer<Download> {
+        if may_change && let Some(cut) = self.cut().take() {
+            cut.notify_one();
+        }
+        let full = || Refusal::busy("another stream goes out: there is memory for one", 2);
+        // The one before may be through, and about to give its place back.
+        let place = Arc::clone(&self.places).acquire_owned();
+        let place = tokio::time::timeout(PLACE_PATIENCE, place).await;
+        let place = place.map_err(|_| full())?.map_err(|_| full())?;
+        let cut = Arc::new(Notify::new());
+        *self.cut() = (!may_change).then(|| Arc::clone(&cut));
+        Ok(Download { cut, _place: place })
+    }
+
+    fn cut(&self) -> MutexGuard<'_, Option<Arc<Notify>>> {
+        self.cut.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Streams a file, or a part of it, out.
 pub(super) async fn get(
     State(desktop): State<Desktop>,
     InQuery(content): InQuery<Content>,
+    peer: Option<Extension<Peer>>,
+    method: Method,
     headers: HeaderMap,
 ) -> Answer<Response> {
     let name = unescape(&content.name)?;
@@ -347,19 +392,17 @@ pub(super) async fn get(
             row.ok_or_else(|| not_stored(&name, number).into())
         })
         .await?;
+    let tag = format!("\"{}\"", hex(&row.digest));
+    // A part of what has changed since fits to nothing that the client has. A date never says that it has not.
+    let same = (headers.get(header::IF_RANGE)).is_none_or(|of| of.as_bytes() == tag.as_bytes());
     let part = match headers.get(header::RANGE) {
-        Some(range) => parse_range(range, row.size_bytes)?,
-        None => None,
+        Some(range) if same && method == Method::GET => parse_range(range, row.size_bytes)?,
+        _ => None,
     };
-    let full = || Refusal::busy("another stream goes out: there is memory for one", 2);
-    // The one before may be through, and about to give its place back.
-    let place = Arc::clone(&desktop.downloads).acquire_owned();
-    let place = tokio::time::timeout(PLACE_PATIENCE, place).await;
-    let place = place.map_err(|_| full())?.map_err(|_| full())?;
     let mut answer = Response::builder()
         .header(header::CONTENT_TYPE, "application/octet-stream")
         .header(header::ACCEPT_RANGES, "bytes")
-        .header(header::ETAG, format!("\"{}\"", hex(&row.digest)))
+        .header(header::ETAG, tag)
         .header("x-filed-version", row.number);
     let (first, length) = match part {
         Some((first, last)) => {
@@ -371,10 +414,31 @@ pub(super) async fn get(
         }
         None => (0, row.size_bytes),
     };
+    answer = answer.header(header::CONTENT_LENGTH, length);
+    let body = if method == Method::HEAD {
+        Body::empty()
+    } else {
+        let owner = rustix::process::geteuid().as_raw();
+        let may_change = peer.is_some_and(|Extension(peer)| peer.may_change(owner));
+        let download = desktop.downloads.place(may_change).await?;
+        Body::new(stream_out(&desktop, row, first, length, download))
+    };
+    let answer = answer.body(body);
+    answer.map_err(|error| Refusal::bad(error.to_string()))
+}
+
+/// Streams so many bytes of a version out on a thread beside.
+fn stream_out(
+    desktop: &Desktop,
+    row: VersionRow,
+    first: u64,
+    length: u64,
+    download: Download,
+) -> Piped {
     let (parts, body) = mpsc::channel(1);
     let service = Arc::clone(&desktop.service);
     tokio::task::spawn_blocking(move || {
-        let outcome = give(&service, &row, first, length, &parts);
+        let outcome = give(&service, &row, first, length, &parts, &download.cut);
         if let Err(error) = outcome {
             tracing::warn!(
                 name = %row.name,
@@ -382,16 +446,13 @@ pub(super) async fn get(
                 error = %Chain(&error),
                 "a stream out was broken off"
             );
-            // The client must not take what it has for the whole.
-            let _ = parts.blocking_send(Err(io::Error::other("broken off")));
+            // The client must not take what it has for the whole. It may not take this either.
+            let _ = parts.try_send(Err(io::Error::other("broken off")));
         }
         service.transfers.trim(Trim::All, std::time::Instant::now());
-        drop(place);
+        drop(download);
     });
-    answer
-        .header(header::CONTENT_LENGTH, length)
-        .body(Body::new(Piped(body)))
-        .map_err(|error| Refusal::bad(error.to_string()))
+    Piped(body)
 }
 
 fn give(
@@ -400,11 +461,14 @@ fn give(
     first: u64,
     length: u64,
     parts: &mpsc::Sender<io::Result<Bytes>>,
+    cut: &Notify,
 ) -> Result<(), RestoreError> {
     let version = service.store.version(row.place)?;
     let lists = PackLists::new(&service.store, LIST_BYTES);
     let mut writer = Parts {
         parts,
+        cut,
+        runtime: Handle::current(),
         gathered: Vec::with_capacity(PART_BYTES),
     };
     let progress = Progress::default();
@@ -419,33 +483,51 @@ fn give(
         (first > 0 || length < row.size_bytes).then(|| first..first + length),
         Output::Stream(&mut writer),
     )?;
-    writer.flush().map_err(RestoreError::Write)
+    writer.send().map_err(RestoreError::Write)
 }
 
-/// Writes to the body of an answer.
+/// Writes to the body of an answer. The last part stays here until somebody [sends](Parts::send) it: with it
+/// the client has all that it was promised, and only at the end is it known whether that is right.
 struct Parts<'a> {
     parts: &'a mpsc::Sender<io::Result<Bytes>>,
+    cut: &'a Notify,
+    runtime: Handle,
     gathered: Vec<u8>,
 }
 
-impl Write for Parts<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = PART_BYTES - self.gathered.len();
-        let taken = bytes.len().min(room);
-        self.gathered.extend_from_slice(&bytes[..taken]);
-        if self.gathered.len() == PART_BYTES {
-            self.flush()?;
-        }
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
+impl Parts<'_> {
+    fn send(&mut self) -> io::Result<()> {
         if self.gathered.is_empty() {
             return Ok(());
         }
         let part = std::mem::replace(&mut self.gathered, Vec::with_capacity(PART_BYTES));
-        let sent = self.parts.blocking_send(Ok(Bytes::from(part)));
-        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = self.cut.notified() => {
+                    Err(io::Error::other("its place is needed by somebody who may change things"))
+                }
+                sent = self.parts.send(Ok(Bytes::from(part))) => {
+                    sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
+                }
+            }
+        })
+    }
+}
+
+impl Write for Parts<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.gathered.len() == PART_BYTES {
+            self.send()?;
+        }
+        let room = PART_BYTES - self.gathered.len();
+        let taken = bytes.len().min(room);
+        self.gathered.extend_from_slice(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -462,27 +544,28 @@ fn parse_range(range: &HeaderValue, size_bytes: u64) -> Answer<Option<(u64, u64)
     let Some((first, last)) = range.split_once('-') else {
         return Ok(None);
     };
-    let number = |text: &str| text.trim().parse::<u64>().ok();
-    let end = size_bytes.checked_sub(1);
-    let part = match (number(first), number(last), end) {
-        (Some(first), last, Some(end)) if first <= end => {
-            let last = last.unwrap_or(end).min(end);
-            if last < first {
-                return Ok(None);
-            }
-            Some((first, last))
-        }
-        // The last so many bytes.
-        (None, Some(count), Some(end)) if first.trim().is_empty() && count > 0 => {
-            Some(((end + 1).saturating_sub(count), end))
-        }
-        (None, None, _) => return Ok(None),
-        _ => None,
+    let (first, last) = (first.trim(), last.trim());
+    // What is too large for a number is behind the end of any file.
+    let number = |text: &str| {
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| text.parse().unwrap_or(u64::MAX))
     };
-    part.map(Some).ok_or_else(|| {
-        let why = format!("the file has {size_bytes} bytes");
-        Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, why)
-    })
+    let end = size_bytes.checked_sub(1);
+    let (begin, until) = match (number(first), number(last)) {
+        (Some(begin), Some(until)) if begin <= until => (begin, until),
+        (Some(begin), None) if last.is_empty() => (begin, u64::MAX),
+        // The last so many bytes; of none there is no part.
+        (None, Some(count)) if first.is_empty() => match size_bytes.min(count) {
+            0 => (u64::MAX, u64::MAX),
+            count => (size_bytes - count, u64::MAX),
+        },
+        // Several ranges, for one.
+        _ => return Ok(None),
+    };
+    match end {
+        Some(end) if begin <= end => Ok(Some((begin, until.min(end)))),
+        _ => Err(Refusal::no_such_part(size_bytes)),
+    }
 }
 
 /// A body of what another task sends.
@@ -509,6 +592,55 @@ mod tests {
         parse_range(&HeaderValue::from_str(text).unwrap(), size_bytes).map_err(drop)
     }
 
+    fn runtime() -> tokio::runtime::Runtime {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().build().unwrap()
+    }
+
+    #[test]
+    fn who_may_only_look_gives_its_place_to_who_may_change_things() {
+        runtime().block_on(async {
+            let downloads = Downloads::new(1);
+            let looks = downloads.place(false).await.unwrap();
+            // Others who may only look wait, in vain.
+            downloads.place(false).await.map(drop).unwrap_err();
+            let holder = tokio::spawn(async move {
+                looks.cut.notified().await;
+                drop(looks);
+            });
+            let changes = downloads.place(true).await.unwrap();
+            holder.await.unwrap();
+            // Among those who may change things nobody takes anybody's place.
+            downloads.place(true).await.map(drop).unwrap_err();
+            drop(changes);
+            downloads.place(false).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_stream_that_is_cut_off_ends_though_nobody_takes_anything() {
+        let runtime = runtime();
+        let (parts, mut body) = mpsc::channel(1);
+        let cut = Notify::new();
+        let mut writer = Parts {
+            parts: &parts,
+            cut: &cut,
+            runtime: runtime.handle().clone(),
+            gathered: Vec::new(),
+        };
+        writer.write_all(&[1; PART_BYTES]).unwrap();
+        // It may be the last: it stays until it is sent on purpose, or more comes.
+        body.try_recv().unwrap_err();
+        writer.write_all(&[2; PART_BYTES]).unwrap();
+        let sent = body.try_recv().unwrap().unwrap();
+        assert_eq!(sent, vec![1; PART_BYTES]);
+        writer.send().unwrap();
+        writer.write_all(&[3]).unwrap();
+        cut.notify_one();
+        let error = writer.send().unwrap_err();
+        assert!(error.to_string().contains("its place is needed"));
+    }
+
     #[test]
     fn ranges_are_read_as_the_standard_has_them() {
         assert_eq!(range("bytes=0-9", 100), Ok(Some((0, 9))));
@@ -519,7 +651,22 @@ mod tests {
         assert_eq!(range("bytes=100-", 100), Err(()));
         assert_eq!(range("bytes=-0", 100), Err(()));
         assert_eq!(range("bytes=0-0", 0), Err(()));
-        for ignored in ["lines=1-2", "bytes=", "bytes=9-3", "bytes=-", "bytes=x-y"] {
+        let large = "99999999999999999999";
+        assert_eq!(range(&format!("bytes=90-{large}"), 100), Ok(Some((90, 99))));
+        assert_eq!(range(&format!("bytes=-{large}"), 100), Ok(Some((0, 99))));
+        assert_eq!(range(&format!("bytes={large}-"), 100), Err(()));
+        assert_eq!(range("bytes=-5", 0), Err(()));
+        for ignored in [
+            "lines=1-2",
+            "bytes=",
+            "bytes=9-3",
+            "bytes=-",
+            "bytes=x-y",
+            "bytes=5-x",
+            "bytes=+5-9",
+            "bytes=10-20,0-5",
+            "bytes=0-5,-5",
+        ] {
             assert_eq!(range(ignored, 100), Ok(None), "{ignored}");
         }
     }

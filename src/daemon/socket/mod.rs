@@ -49,12 +49,14 @@ pub use loopback::{MetricsError, bind_metrics};
 use super::service::Service;
 use crate::heap::{Pool, held_by};
 use crate::pipeline::{CHUNK_BYTES, restore};
+use files::Downloads;
 use patience::Patient;
 use reply::{Answer, Refusal};
 use rights::{Owner, Peer};
 
-/// Connections of those who may change things, and as many of others: neither can shut the others out.
-const CONNECTIONS: usize = 64;
+/// Connections of those who may only look, and of others: neither can shut the others out. What the heads of
+/// the first may hold of memory is no more than what is planned for the small things.
+const CONNECTIONS: [usize; 2] = [24, 64];
 
 /// A request's head must be there within this time.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
@@ -65,8 +67,9 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 /// A request's body, but for streams, has at most so many bytes.
 const BODY_BYTES: usize = 1 << 20;
 
-/// A request's head has at most so many bytes: the longest name, escaped and in percent.
-const HEAD_BYTES: usize = 1 << 20;
+/// A request's head has at most so many bytes: the longest path and query that HTTP's library takes are 64
+/// KiB, and names that are longer, escaped and in percent, cannot be asked for.
+const HEAD_BYTES: usize = 96 << 10;
 
 /// Streams in at the same time.
 const UPLOADS: usize = 4;
@@ -89,7 +92,7 @@ struct Desktop {
     /// Places for streams in.
     uploads: Arc<Semaphore>,
     /// Places for streams out.
-    downloads: Arc<Semaphore>,
+    downloads: Arc<Downloads>,
     snapshots: Arc<memory::Snapshots>,
 }
 
@@ -98,7 +101,7 @@ impl Desktop {
         Desktop {
             service,
             uploads: Arc::new(Semaphore::new(UPLOADS)),
-            downloads: Arc::new(Semaphore::new(DOWNLOADS)),
+            downloads: Arc::new(Downloads::new(DOWNLOADS)),
             snapshots: Arc::default(),
         }
     }
@@ -179,7 +182,7 @@ impl Drop for Socket {
 async fn accept(listener: UnixListener, desktop: Desktop, mut stopped: oneshot::Receiver<()>) {
     let owner = Owner(rustix::process::geteuid().as_raw());
     let router = router(desktop, owner);
-    let places = [(); 2].map(|()| Arc::new(Semaphore::new(CONNECTIONS)));
+    let places = CONNECTIONS.map(|places| Arc::new(Semaphore::new(places)));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

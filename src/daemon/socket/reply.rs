@@ -1,7 +1,7 @@
 //! Answers that are no success: a status code and a [`Failure`].
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::wire::Failure;
@@ -13,8 +13,8 @@ use crate::store::error::Chain;
 pub(super) struct Refusal {
     status: StatusCode,
     failure: Failure,
-    /// Try again after so many seconds.
-    retry_after: Option<u32>,
+    /// What the status has beside it: when to try again, or what could have been asked for.
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 /// An answer, or why there is none.
@@ -28,7 +28,7 @@ impl Refusal {
                 error: error.into(),
                 hint: None,
             },
-            retry_after: None,
+            header: None,
         }
     }
 
@@ -50,8 +50,20 @@ impl Refusal {
     /// Not now; after so many seconds it may be otherwise.
     pub(super) fn busy(error: impl Into<String>, retry_after: u32) -> Refusal {
         Refusal {
-            retry_after: Some(retry_after),
+            header: Some((header::RETRY_AFTER, retry_after.into())),
             ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error)
+        }
+    }
+
+    /// There is no such part of what has so many bytes.
+    pub(super) fn no_such_part(size_bytes: u64) -> Refusal {
+        let range = HeaderValue::from_str(&format!("bytes */{size_bytes}"));
+        Refusal {
+            header: range.ok().map(|range| (header::CONTENT_RANGE, range)),
+            ..Refusal::new(
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                format!("the file has {size_bytes} bytes"),
+            )
         }
     }
 }
@@ -71,9 +83,8 @@ impl From<StoreError> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.failure)).into_response();
-        if let Some(seconds) = self.retry_after {
-            let seconds = HeaderValue::from(seconds);
-            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        if let Some((name, value)) = self.header {
+            response.headers_mut().insert(name, value);
         }
         response
     }
