@@ -35,7 +35,7 @@ pub(super) struct Common {
     /// Read this configuration file too, above the system's and the user's
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
-    /// What is logged to stderr: error, warn, info, debug or trace
+    /// What is logged to stderr: auto, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", global = true)]
     pub log: Option<String>,
 }

@@ -23,6 +23,18 @@ fn shown(outcome: &Outcome, key: &str) -> (String, String) {
     (text("value"), text("origin"))
 }
 
+/// A size as `config show` writes it.
+fn size_bytes(text: &str) -> u64 {
+    let (number, unit) = text.split_once(' ').unwrap();
+    let doublings = match unit {
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        other => panic!("{other}"),
+    };
+    number.parse::<u64>().unwrap() << doublings
+}
+
 /// Checks that a mistake is told in one line that holds all of these, and stops everything.
 #[track_caller]
 fn assert_refused(world: &World, outcome: Outcome, said: &[&str]) {
@@ -49,9 +61,14 @@ fn the_recipes_are_right_and_say_something() {
         let outcome = world.run(["config", "show", "--json", &config]).exits(0);
         let origin = shown(&outcome, "memory.limit").1;
         assert_eq!(origin, path.to_str().unwrap());
-        // The unit has no network: with a port for metrics the service would not start in it.
-        let metrics = shown(&outcome, "service.metrics").1;
-        assert_ne!(metrics, path.to_str().unwrap());
+        // The unit as it is shipped has no network: with a port the service would not start.
+        assert_eq!(shown(&outcome, "service.metrics").0, "off", "{path:?}");
+        // More than half of the threshold is never used for fingerprints.
+        let bytes = |key: &str| size_bytes(&shown(&outcome, key).0);
+        assert!(
+            bytes("heap.piece_cache") <= bytes("memory.threshold") / 2,
+            "{path:?}"
+        );
         recipes += 1;
     }
     assert!(recipes >= 3);
