@@ -166,6 +166,8 @@ pub enum End {
     Stored(Outcome),
     /// It is given up.
     Failed(String),
+    /// Somebody gave it up while it ran.
+    Cancelled,
     /// It is tried again, not before `due_ns`.
     Again {
         /// Why it failed this time.
@@ -211,9 +213,13 @@ pub struct Counts {
     pub failed: u64,
 }
 
+/// Why a job that was cancelled is not stored.
+pub const CANCELLED: &str = "cancelled";
+
 /// The jobs of a store.
 pub struct Jobs<'a> {
     database: &'a Database,
+    given_up: u64,
 }
 
 impl<'a> Jobs<'a> {
@@ -229,9 +235,9 @@ impl<'a> Jobs<'a> {
         attempts: u32,
         now_ns: i64,
     ) -> Result<Jobs<'a>, StoreError> {
-        database.change("open the jobs", |change| {
+        let given_up = database.change("open the jobs", |change| {
             change.execute_batch(SCHEMA)?;
-            change.execute(
+            let given_up = change.execute(
                 "UPDATE job SET state = 3, ended_ns = ?2, reason = 'filed ended while it worked on it, '
                                 || attempts || ' times'
                  WHERE state = 1 AND attempts >= ?1",
@@ -240,14 +246,23 @@ impl<'a> Jobs<'a> {
             change.execute(
                 "UPDATE job SET state = 0, started_ns = NULL WHERE state = 1",
                 [],
-            )
+            )?;
+            Ok(given_up as u64)
         })?;
-        Ok(Jobs { database })
+        Ok(Jobs { database, given_up })
+    }
+
+    /// Jobs that were given up when this was opened.
+    pub fn given_up(&self) -> u64 {
+        self.given_up
     }
 
     /// The jobs of a database in which the table has been opened.
     pub fn of(database: &'a Database) -> Jobs<'a> {
-        Jobs { database }
+        Jobs {
+            database,
+            given_up: 0,
+        }
     }
 
     /// Accepts jobs, all in one commit, until so many are queued or running.
@@ -341,9 +356,9 @@ impl<'a> Jobs<'a> {
     pub fn cancel(&self, id: JobId, now_ns: i64) -> Result<bool, StoreError> {
         self.database.change("cancel a job", |change| {
             let cancelled = change.execute(
-                "UPDATE job SET state = 3, ended_ns = ?2, reason = 'cancelled'
+                "UPDATE job SET state = 3, ended_ns = ?2, reason = ?3
                  WHERE id = ?1 AND state = 0",
-                params![id, now_ns],
+                params![id, now_ns, CANCELLED],
             )?;
             Ok(cancelled > 0)
         })
@@ -445,11 +460,18 @@ fn record_end(change: &Connection, id: JobId, end: &End, now_ns: i64) -> rusqlit
                 outcome.stored_bytes as i64,
                 outcome.version.map(|version| version as i64)
             ]),
-        End::Failed(reason) => change
-            .prepare_cached(
-                "UPDATE job SET state = 3, ended_ns = ?2, reason = ?3 WHERE id = ?1 AND state = 1",
-            )?
-            .execute(params![id, now_ns, reason]),
+        End::Failed(_) | End::Cancelled => {
+            let reason = match end {
+                End::Failed(reason) => reason,
+                _ => CANCELLED,
+            };
+            change
+                .prepare_cached(
+                    "UPDATE job SET state = 3, ended_ns = ?2, reason = ?3
+                     WHERE id = ?1 AND state = 1",
+                )?
+                .execute(params![id, now_ns, reason])
+        }
         End::Again { reason, due_ns } => change
             .prepare_cached(
                 "UPDATE job SET state = 0, due_ns = ?2, reason = ?3 WHERE id = ?1 AND state = 1",

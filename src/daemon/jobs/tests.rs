@@ -130,7 +130,8 @@ fn a_job_that_ended_every_process_that_worked_on_it_is_given_up() {
     let id = queued(&jobs.submit(&[new("a")], PLENTY, 1).unwrap())[0];
     for left in [State::Queued, State::Failed] {
         next(&jobs, 2).unwrap().unwrap();
-        Jobs::open(store.database(), 2, 3).unwrap();
+        let opened = Jobs::open(store.database(), 2, 3).unwrap();
+        assert_eq!(opened.given_up(), u64::from(left == State::Failed));
         assert_eq!(jobs.get(id).unwrap().unwrap().state, left);
     }
     let reason = jobs.get(id).unwrap().unwrap().reason.unwrap();

@@ -13,7 +13,7 @@ use crate::daemon::inbox::InboxStats;
 use crate::daemon::jobs::Counts;
 use crate::daemon::service::Service;
 use crate::daemon::service::board::Shown;
-use crate::daemon::service::desk::Flow;
+use crate::daemon::service::desk::{Ends, Flow};
 use crate::daemon::socket::wire::Owners;
 use crate::heap::{HeapTotals, PoolStats};
 use crate::pipeline::TimeCounts;
@@ -32,6 +32,7 @@ pub(super) struct Seen {
     pub(super) pool: PoolStats,
     pub(super) heap: HeapTotals,
     pub(super) jobs: Option<Queue>,
+    pub(super) ends: Ends,
     pub(super) most_open: u64,
     pub(super) flow: Flow,
     pub(super) in_work: u64,
@@ -74,6 +75,7 @@ impl Seen {
                     tracing::debug!(error = %Chain(error), "metrics lack what is to be said of jobs");
                 })
                 .ok(),
+            ends: service.desk.ends(),
             most_open: service.desk.settings().most_open,
             flow: service.desk.flow(),
             in_work: service.desk.in_work().len() as u64,
@@ -458,6 +460,19 @@ impl Seen {
                 page.gauge(family, seconds(*oldest_ns))?;
             }
         }
+        page.counters(
+            Family(
+                "filed_jobs_ended",
+                None,
+                "Jobs that have ended, by outcome; each counts once, however often it was tried.",
+            ),
+            "outcome",
+            &[
+                ("stored", self.ends.stored),
+                ("failed", self.ends.failed),
+                ("cancelled", self.ends.cancelled),
+            ],
+        )?;
         page.gauge(
             Family(
                 "filed_jobs_limit",

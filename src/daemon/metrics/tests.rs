@@ -9,7 +9,7 @@ use super::text_of;
 use crate::daemon::inbox::InboxStats;
 use crate::daemon::jobs::Counts;
 use crate::daemon::service::board::Board;
-use crate::daemon::service::desk::Flow;
+use crate::daemon::service::desk::{Ends, Flow};
 use crate::daemon::socket::wire::Owners;
 use crate::daemon::tuning::Plan;
 use crate::heap::{HeapTotals, Pool};
@@ -64,6 +64,11 @@ fn everything() -> Seen {
             counts: Counts::default(),
             oldest_ns: Some(1_500_000_000),
         }),
+        ends: Ends {
+            stored: 1,
+            failed: 2,
+            cancelled: 3,
+        },
         most_open: 10,
         flow: Flow::Paused,
         in_work: 1,

@@ -67,6 +67,17 @@ pub enum Flow {
     Draining,
 }
 
+/// How many jobs have ended since the service began, each once however often it was tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// Stored.
+    pub stored: u64,
+    /// Given up.
+    pub failed: u64,
+    /// Given up because somebody asked for it.
+    pub cancelled: u64,
+}
+
 /// Something that watchers of jobs are told.
 #[derive(Clone, Debug)]
 pub struct News {
@@ -111,6 +122,7 @@ struct State {
     events: Vec<Event>,
     /// Jobs whose end is among the events, to be told of when it is written down.
     ended: Vec<(Job, End)>,
+    ends: Ends,
     /// Writing down is due at this time.
     write_at: Option<Instant>,
     /// It was tried last and could not be done.
@@ -156,8 +168,9 @@ pub struct InWork {
 }
 
 impl Desk {
-    /// A desk for the jobs of this store, whose table has been opened. `bell` wakes the data plane.
-    pub fn new(store: Arc<Store>, bell: Arc<Bell>, settings: DeskSettings) -> Desk {
+    /// A desk for the jobs of this store, whose table has been opened, which gave up so many. `bell` wakes
+    /// the data plane.
+    pub fn new(store: Arc<Store>, bell: Arc<Bell>, settings: DeskSettings, given_up: u64) -> Desk {
         Desk {
             store,
             bell,
@@ -174,6 +187,10 @@ impl Desk {
                 next_upload: UPLOADS_FROM,
                 events: Vec::new(),
                 ended: Vec::new(),
+                ends: Ends {
+                    failed: given_up,
+                    ..Ends::default()
+                },
                 write_at: None,
                 cannot_write: false,
                 last_work: Instant::now(),
@@ -286,8 +303,10 @@ impl Desk {
         // Off the list before anybody else can take it from there.
         state.forget_list();
         let cancelled = self.jobs().cancel(id, now_ns());
+        let done = *cancelled.as_ref().unwrap_or(&false);
+        state.ends.cancelled += u64::from(done);
         drop(state);
-        if *cancelled.as_ref().unwrap_or(&false) {
+        if done {
             self.announce(id, JobState::Failed);
         }
         cancelled
@@ -363,6 +382,11 @@ impl Desk {
         counts.running = running.min(queued);
         counts.queued = queued - counts.running;
         Ok(counts)
+    }
+
+    /// How many have ended.
+    pub fn ends(&self) -> Ends {
+        self.state().ends
     }
 
     fn wake(&self) {

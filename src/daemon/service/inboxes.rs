@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Service;
 use crate::daemon::inbox::{Ended, InboxOptions, Inboxes, Recipient};
-use crate::daemon::jobs::{Accepted, End, Job, NewJob, Outcome};
+use crate::daemon::jobs::{Accepted, CANCELLED, End, Job, NewJob, Outcome};
 use crate::pipeline::is_unchanged;
 use crate::store::catalog::VersionRow;
 use crate::store::{FileName, StoreError};
@@ -64,6 +64,7 @@ pub fn start(
                 }
             }
             End::Failed(reason) => told.ended(job.path.clone(), Ended::Failed(reason.clone())),
+            End::Cancelled => told.ended(job.path.clone(), Ended::Failed(CANCELLED.to_owned())),
             End::Again { .. } | End::Stopped => {}
         }
     }));

@@ -26,6 +26,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::daemon::inbox::Inboxes;
+use crate::daemon::jobs::Jobs;
 use crate::daemon::record::owners;
 use crate::daemon::socket;
 use crate::daemon::socket::wire::Owners;
@@ -115,9 +116,11 @@ impl Service {
     /// When the table of jobs cannot be opened.
     pub fn new(parts: Parts) -> Result<(Arc<Service>, mpsc::Receiver<Order>), StoreError> {
         let database = parts.store.database();
-        crate::daemon::jobs::Jobs::open(database, parts.desk.attempts, now_ns())?;
+        let jobs = Jobs::open(database, parts.desk.attempts, now_ns())?;
+        let given_up = jobs.given_up();
         let bell = Arc::<Bell>::default();
-        let desk = Desk::new(Arc::clone(&parts.store), Arc::clone(&bell), parts.desk);
+        let store = Arc::clone(&parts.store);
+        let desk = Desk::new(store, Arc::clone(&bell), parts.desk, given_up);
         let (orders, obeyed) = mpsc::channel(ORDERS);
         let service = Service {
             store: parts.store,

@@ -135,7 +135,7 @@ impl Desk {
             End::Again { due_ns, .. } => state.look_at(due_ns),
             // It is in the table again, and nothing else may ever come that would have it looked at.
             End::Stopped => state.forget_list(),
-            End::Stored(_) | End::Failed(_) => {}
+            End::Stored(_) | End::Failed(_) | End::Cancelled => {}
         }
         state.ended.push((job, end));
         drop(state);
@@ -160,7 +160,7 @@ impl Desk {
             }),
             Status::Skipped => End::Failed(reason()),
             Status::Failed if report.blame != Blame::File => End::Stopped,
-            Status::Failed if cancelled => End::Failed("cancelled".to_owned()),
+            Status::Failed if cancelled => End::Cancelled,
             Status::Failed if is_gone(&job.path) => match self.stored_since(job) {
                 Some(outcome) => End::Stored(outcome),
                 None => End::Failed(reason()),
@@ -198,12 +198,22 @@ impl Desk {
                     *id,
                     match end {
                         End::Stored(_) => JobState::Stored,
-                        End::Failed(_) => JobState::Failed,
+                        End::Failed(_) | End::Cancelled => JobState::Failed,
                         End::Again { .. } | End::Stopped => JobState::Queued,
                     },
                 ),
             }
         }
+        let mut state = self.state();
+        for (_, end) in ended {
+            match end {
+                End::Stored(_) => state.ends.stored += 1,
+                End::Failed(_) => state.ends.failed += 1,
+                End::Cancelled => state.ends.cancelled += 1,
+                End::Again { .. } | End::Stopped => {}
+            }
+        }
+        drop(state);
         if let Some(on_end) = self.on_end.get() {
             for (job, end) in ended {
                 on_end(job, end);

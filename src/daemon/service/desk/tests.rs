@@ -14,7 +14,8 @@ fn desk() -> (tempfile::TempDir, Desk) {
     let root = folder.path().join("store");
     let store = Store::open_or_create(&root, Chunking::Fixed).unwrap();
     Jobs::open(store.database(), SETTINGS.attempts, 1).unwrap();
-    (folder, Desk::new(Arc::new(store), Arc::default(), SETTINGS))
+    let desk = Desk::new(Arc::new(store), Arc::default(), SETTINGS, 0);
+    (folder, desk)
 }
 
 fn job(path: &str, priority: i32, due_ns: i64) -> NewJob {
@@ -85,6 +86,20 @@ fn what_was_cancelled_is_not_handed_on_and_what_runs_is_stopped() {
     assert!(desk.cancel(ids[1]).unwrap(), "it is on the short list");
     assert_eq!(given(&desk), ids[2]);
     assert!(!desk.cancel(ids[1]).unwrap(), "it has ended");
+    assert_eq!(desk.ends().cancelled, 1);
+    end(&desk, ids[0], Status::Failed);
+    assert!(desk.write_down());
+    let job = desk.jobs().get(ids[0]).unwrap().unwrap();
+    let told = (job.state, job.reason.as_deref());
+    assert_eq!(told, (JobState::Failed, Some("cancelled")));
+    end(&desk, ids[2], Status::Stored);
+    assert!(desk.write_down());
+    let expected = Ends {
+        stored: 1,
+        cancelled: 2,
+        failed: 0,
+    };
+    assert_eq!(desk.ends(), expected);
 }
 
 #[test]
@@ -125,9 +140,11 @@ fn a_failure_is_tried_again_then_given_up_and_the_store_is_blamed_for_nothing() 
             database.change("have it due", due).unwrap();
         }
         assert_eq!(given(&desk), id);
+        assert_eq!(desk.ends(), Ends::default(), "it is tried again");
         end(&desk, id, Status::Failed);
         assert_eq!(now(&desk).state, state);
     }
+    assert_eq!(desk.ends().failed, 1);
 }
 
 #[test]
