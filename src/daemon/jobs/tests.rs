@@ -294,3 +294,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn jobs_in_a_state_are_listed_without_looking_at_the_others() {
+    let (_folder, store) = store();
+    Jobs::open(store.database(), 5, 1).unwrap();
+    let plan = |in_state| {
+        let sql = format!("EXPLAIN QUERY PLAN {}", list_sql(in_state));
+        let steps = store.database().ask("explain", |connection| {
+            let mut explained = connection.prepare(&sql)?;
+            let steps = explained.raw_query().mapped(|row| row.get::<_, String>(3));
+            steps.collect::<rusqlite::Result<Vec<_>>>()
+        });
+        steps.unwrap().join("; ")
+    };
+    // One step each: nothing is sorted, and the walk ends where the page is full.
+    assert_eq!(
+        plan(true),
+        "SEARCH job USING INDEX job_state (state=? AND rowid<?)"
+    );
+    assert_eq!(
+        plan(false),
+        "SEARCH job USING INTEGER PRIMARY KEY (rowid<?)"
+    );
+}
