@@ -76,7 +76,23 @@ impl Desktop {
         ))
     }
 
-    /// Looks at the heap on its thread.
+    /// Looks at the heap for somebody who may only look: one at a time, for a look may walk all that is on
+    /// the heap, on the thread that knows the pieces of files in work.
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Heap) -> T + Send + 'static,
+    ) -> Answer<T> {
+        let place = Arc::clone(&self.looks).try_acquire_owned();
+        let place = place.map_err(|_| Refusal::busy("somebody else looks at the heap", 1))?;
+        self.examine(move |heap| {
+            // The place is free when the work is done, not when nobody waits for it any more.
+            let _place = place;
+            look(heap)
+        })
+        .await
+    }
+
+    /// Does something with the heap on its thread.
     async fn examine<T: Send + 'static>(
         &self,
         look: impl FnOnce(&Heap) -> T + Send + 'static,
@@ -84,7 +100,9 @@ impl Desktop {
         let (reply, answer) = oneshot::channel();
         self.give(Order::Examine(Box::new(move |heap| {
             // Whoever asked may have gone.
-            let _ = reply.send(look(heap));
+            if !reply.is_closed() {
+                let _ = reply.send(look(heap));
+            }
         })))?;
         match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(seen)) => Ok(seen),
@@ -123,7 +141,7 @@ pub(super) async fn trim(State(desktop): State<Desktop>) -> Answer<Json<Trimmed>
 /// What is on the heap, by type.
 pub(super) async fn census(State(desktop): State<Desktop>) -> Answer<Json<Value>> {
     let value = desktop
-        .examine(|heap| {
+        .look(|heap| {
             let stats = heap.stats();
             let census = heap.census();
             let types = census.types().iter().map(|row| {
@@ -201,7 +219,7 @@ pub(super) async fn compare(
     let earlier = desktop.snapshots.get(since)?;
     let later = match to {
         Some(to) => desktop.snapshots.get(to)?,
-        None => Arc::new(desktop.examine(|heap| heap.snapshot("now")).await?),
+        None => Arc::new(desktop.look(|heap| heap.snapshot("now")).await?),
     };
     let compared = later.compare(&earlier, GroupBy::Line);
     let types = later.census.growth_since(&earlier.census);
@@ -226,7 +244,7 @@ pub(super) async fn leaks(
     InQuery(Since { since }): InQuery<Since>,
 ) -> Answer<Json<Value>> {
     let earlier = desktop.snapshots.get(since)?;
-    let report = desktop.examine(move |heap| heap.leaks(&earlier)).await?;
+    let report = desktop.look(move |heap| heap.leaks(&earlier)).await?;
     let grown = report.grown.iter().map(|grown| {
         let mut row = growth(&grown.growth);
         row["held_by"] = (grown.held_by.iter())

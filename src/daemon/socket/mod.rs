@@ -93,6 +93,8 @@ struct Desktop {
     uploads: Arc<Semaphore>,
     /// Places for streams out.
     downloads: Arc<Downloads>,
+    /// The place for a look at the heap.
+    looks: Arc<Semaphore>,
     snapshots: Arc<memory::Snapshots>,
 }
 
@@ -102,6 +104,7 @@ impl Desktop {
             service,
             uploads: Arc::new(Semaphore::new(UPLOADS)),
             downloads: Arc::new(Downloads::new(DOWNLOADS)),
+            looks: Arc::new(Semaphore::new(1)),
             snapshots: Arc::default(),
         }
     }

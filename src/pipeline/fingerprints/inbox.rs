@@ -1,7 +1,8 @@
 //! What the cache's thread is asked and told.
 //!
 //! Bounded by itself: an asker waits for its answer before it asks again, and orders of one kind are
-//! one order. Orders go before questions, so that one waits for the chunk at hand at most.
+//! one order. Orders go before questions, so that one waits for the chunk at hand at most. Looks at the
+//! heap, which may walk all of it, take turns with questions: however many there are, files go on.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -85,6 +86,8 @@ struct State {
     asks: VecDeque<Ask>,
     orders: Orders,
     examine: VecDeque<Examine>,
+    /// The last turn was a look at the heap: the next is a question's.
+    examined: bool,
     open: bool,
 }
 
@@ -152,10 +155,15 @@ impl Inbox {
             if state.orders.given {
                 return Some(Task::Orders(std::mem::take(&mut state.orders)));
             }
-            if let Some(examine) = state.examine.pop_front() {
+            let asked = !state.asks.is_empty();
+            if !(state.examined && asked)
+                && let Some(examine) = state.examine.pop_front()
+            {
+                state.examined = true;
                 return Some(Task::Examine(examine));
             }
             if let Some(ask) = state.asks.pop_front() {
+                state.examined = false;
                 return Some(Task::Ask(ask));
             }
             state = self
@@ -169,4 +177,38 @@ impl Inbox {
 /// Nothing that can panic happens while one of these locks is held.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_at_the_heap_take_turns_with_questions_and_orders_go_first() {
+        let inbox = Inbox::default();
+        inbox.open();
+        for _ in 0..3 {
+            inbox.examine(Box::new(|_| ()));
+        }
+        for _ in 0..2 {
+            assert!(inbox.ask(Vec::new(), &Arc::default()));
+        }
+        inbox.order(|orders| orders.collect = true);
+        let turns = (0..6).map(|_| match inbox.next() {
+            Some(Task::Orders(_)) => "order",
+            Some(Task::Examine(_)) => "look",
+            Some(Task::Ask(_)) => "question",
+            None => "end",
+        });
+        let turns: Vec<_> = turns.collect();
+        assert_eq!(
+            turns,
+            ["order", "look", "question", "look", "question", "look"]
+        );
+        // With nobody to take turns with, they do not wait.
+        for _ in 0..2 {
+            inbox.examine(Box::new(|_| ()));
+            assert!(matches!(inbox.next(), Some(Task::Examine(_))));
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! A service without a data plane, asked for everything: each answer is one that the document has.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Extension;
@@ -300,5 +301,48 @@ fn who_may_only_look_is_told_so_in_the_documented_form() {
                 asker.ask(&method, &path, "", StatusCode::FORBIDDEN).await;
             }
         }
+    });
+}
+
+#[test]
+fn the_heap_is_looked_at_for_one_at_a_time_and_not_for_who_has_gone() {
+    let (_folder, service, mut orders) = service();
+    let desktop = Desktop::new(service);
+    let asker = Asker {
+        router: router(desktop.clone(), Owner(0)).layer(Extension(Peer { uid: Some(1001) })),
+        document: Document::new(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let looked = Arc::new(AtomicBool::new(false));
+        let mark = Arc::clone(&looked);
+        let mut first = Box::pin(desktop.look(move |_| mark.store(true, Ordering::Relaxed)));
+        let order = tokio::select! {
+            biased;
+            _ = &mut first => panic!("nobody looks yet"),
+            order = orders.recv() => order,
+        };
+        let Some(Order::Examine(waiting)) = order else {
+            panic!("another order");
+        };
+        let busy = StatusCode::SERVICE_UNAVAILABLE;
+        asker.ask("GET", "/v1/heap", "", busy).await;
+        drop(first);
+        // Still: what was asked for has not had its turn.
+        asker.ask("GET", "/v1/heap", "", busy).await;
+        let heap = Heap::new();
+        waiting(&heap);
+        assert!(!looked.load(Ordering::Relaxed), "nobody wants to know");
+        let obey = async {
+            match orders.recv().await {
+                Some(Order::Examine(look)) => look(&heap),
+                _ => panic!("another order"),
+            }
+        };
+        let (census, ()) = tokio::join!(asker.ask("GET", "/v1/heap", "", StatusCode::OK), obey);
+        assert_eq!(census["objects"], 0, "{census}");
     });
 }
