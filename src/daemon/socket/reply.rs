@@ -14,7 +14,7 @@ pub(super) struct Refusal {
     status: StatusCode,
     failure: Failure,
     /// What the status has beside it: when to try again, or what could have been asked for.
-    header: Option<(HeaderName, HeaderValue)>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 /// An answer, or why there is none.
@@ -50,7 +50,7 @@ impl Refusal {
     /// Not now; after so many seconds it may be otherwise.
     pub(super) fn busy(error: impl Into<String>, retry_after: u32) -> Refusal {
         Refusal {
-            header: Some((header::RETRY_AFTER, retry_after.into())),
+            header: Some(Box::new((header::RETRY_AFTER, retry_after.into()))),
             ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error)
         }
     }
@@ -59,7 +59,9 @@ impl Refusal {
     pub(super) fn no_such_part(size_bytes: u64) -> Refusal {
         let range = HeaderValue::from_str(&format!("bytes */{size_bytes}"));
         Refusal {
-            header: range.ok().map(|range| (header::CONTENT_RANGE, range)),
+            header: range
+                .ok()
+                .map(|range| Box::new((header::CONTENT_RANGE, range))),
             ..Refusal::new(
                 StatusCode::RANGE_NOT_SATISFIABLE,
                 format!("the file has {size_bytes} bytes"),
@@ -83,7 +85,8 @@ impl From<StoreError> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.failure)).into_response();
-        if let Some((name, value)) = self.header {
+        if let Some(header) = self.header {
+            let (name, value) = *header;
             response.headers_mut().insert(name, value);
         }
         response
