@@ -219,7 +219,7 @@ pub const CANCELLED: &str = "cancelled";
 /// The jobs of a store.
 pub struct Jobs<'a> {
     database: &'a Database,
-    given_up: u64,
+    given_up: Vec<Job>,
 }
 
 impl<'a> Jobs<'a> {
@@ -237,31 +237,33 @@ impl<'a> Jobs<'a> {
     ) -> Result<Jobs<'a>, StoreError> {
         let given_up = database.change("open the jobs", |change| {
             change.execute_batch(SCHEMA)?;
-            let given_up = change.execute(
-                "UPDATE job SET state = 3, ended_ns = ?2, reason = 'filed ended while it worked on it, '
-                                || attempts || ' times'
-                 WHERE state = 1 AND attempts >= ?1",
-                params![attempts, now_ns],
-            )?;
+            let given_up = change
+                .prepare(&format!(
+                    "UPDATE job SET state = 3, ended_ns = ?2,
+                                    reason = 'filed ended while it worked on it, ' || attempts || ' times'
+                     WHERE state = 1 AND attempts >= ?1 RETURNING {COLUMNS}"
+                ))?
+                .query_map(params![attempts, now_ns], read)?
+                .collect::<rusqlite::Result<_>>()?;
             change.execute(
                 "UPDATE job SET state = 0, started_ns = NULL WHERE state = 1",
                 [],
             )?;
-            Ok(given_up as u64)
+            Ok(given_up)
         })?;
         Ok(Jobs { database, given_up })
     }
 
     /// Jobs that were given up when this was opened.
-    pub fn given_up(&self) -> u64 {
-        self.given_up
+    pub fn given_up(&self) -> &[Job] {
+        &self.given_up
     }
 
     /// The jobs of a database in which the table has been opened.
     pub fn of(database: &'a Database) -> Jobs<'a> {
         Jobs {
             database,
-            given_up: 0,
+            given_up: Vec::new(),
         }
     }
 

@@ -12,7 +12,16 @@ use super::walk::{Found, Walk};
 /// Gives out what is to be taken in. Asked by one worker at a time.
 pub trait Feed: Send {
     /// What comes next. It may take as long as looking at a path does, and does not wait for more.
-    fn ask(&mut self) -> Fed;
+    fn ask(&mut self, wanted: Wanted) -> Fed;
+}
+
+/// What there is room for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// Anything.
+    Any,
+    /// Streams that are handed in: they take no place of a file.
+    Handed,
 }
 
 /// What a feed has.
@@ -43,7 +52,10 @@ impl Tag {
 }
 
 impl Feed for Walk {
-    fn ask(&mut self) -> Fed {
+    fn ask(&mut self, wanted: Wanted) -> Fed {
+        if wanted == Wanted::Handed {
+            return Fed::NotYet;
+        }
         match Iterator::next(self) {
             Some(found) => Fed::Found(Box::new(found), Tag::default()),
             None => Fed::Over,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::digest::CHUNK_BYTES;
-use super::feed::{Fed, Feed, Tag};
+use super::feed::{Fed, Feed, Tag, Wanted};
 use super::limits::{Limits, Stop};
 use super::stream::{Origin, Stream};
 use super::walk::Found;
@@ -70,6 +70,8 @@ struct State {
     asking: bool,
     /// It had nothing when it was last asked.
     nothing_since: Option<Instant>,
+    /// It had no stream that is handed in when it was last asked.
+    none_handed_since: Option<Instant>,
     /// Files between being found and being in `streams`.
     opening: usize,
     streams: Vec<Handout>,
@@ -106,6 +108,7 @@ impl<'run> Intake<'run> {
                 feed: Some(feed),
                 asking: false,
                 nothing_since: None,
+                none_handed_since: None,
                 opening: 0,
                 streams: Vec::new(),
                 handed_first: false,
@@ -142,11 +145,18 @@ impl<'run> Intake<'run> {
             let may_ask = state
                 .nothing_since
                 .is_none_or(|since| since.elapsed() >= PATIENCE);
-            if may_ask
-                && state.opening + state.own_streams() < self.places()
-                && let Some(feed) = state.feed.take()
-            {
-                state = match self.ask(state, feed) {
+            let wanted = match state.opening + state.own_streams() < self.places() {
+                true => Wanted::Any,
+                false => Wanted::Handed,
+            };
+            let may_ask = match wanted {
+                Wanted::Any => may_ask,
+                Wanted::Handed => state
+                    .none_handed_since
+                    .is_none_or(|since| since.elapsed() >= PATIENCE),
+            };
+            if may_ask && let Some(feed) = state.feed.take() {
+                state = match self.ask(state, feed, wanted) {
                     Ok((found, tag)) => return Task::Open(found, tag),
                     Err(state) => state,
                 };
@@ -181,15 +191,19 @@ impl<'run> Intake<'run> {
         &'a self,
         mut state: MutexGuard<'a, State>,
         mut feed: Box<dyn Feed>,
+        wanted: Wanted,
     ) -> Result<(Box<Found>, Tag), MutexGuard<'a, State>> {
         state.asking = true;
         state.opening += 1;
         drop(state);
-        let fed = feed.ask();
+        let fed = feed.ask(wanted);
         let mut state = self.state();
         state.asking = false;
         self.bell.ring();
-        state.nothing_since = None;
+        state.none_handed_since = None;
+        if wanted == Wanted::Any {
+            state.nothing_since = None;
+        }
         match fed {
             Fed::Found(found, tag) => {
                 state.feed = Some(feed);
@@ -197,7 +211,10 @@ impl<'run> Intake<'run> {
             }
             Fed::NotYet => {
                 state.feed = Some(feed);
-                state.nothing_since = Some(Instant::now());
+                state.none_handed_since = Some(Instant::now());
+                if wanted == Wanted::Any {
+                    state.nothing_since = Some(Instant::now());
+                }
             }
             Fed::Over => {}
         }
@@ -365,6 +382,7 @@ mod tests {
             feed: None,
             asking: false,
             nothing_since: None,
+            none_handed_since: None,
             opening: 0,
             streams: vec![handout(1000), handout(1)],
             handed_first: false,

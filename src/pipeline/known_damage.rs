@@ -49,3 +49,13 @@ impl<'a> KnownDamage<'a> {
         }
     }
 }
+
+/// Whether a version cannot be restored, as far as is known now. One question to the database while nothing
+/// is damaged.
+///
+/// # Errors
+///
+/// When the store cannot be read.
+pub fn is_lost(store: &Store, version: &VersionRow) -> Result<bool, StoreError> {
+    Ok(store.database().damage_count()? > 0 && KnownDamage::of(store)?.has_lost(version)?)
+}

@@ -56,9 +56,10 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use digest::CHUNK_BYTES;
-pub use feed::{Fed, Feed, Tag};
+pub use feed::{Fed, Feed, Tag, Wanted};
 pub use handed::{Giving, Refused, Taking, handing};
 pub use intake::Bell;
+pub use known_damage::is_lost;
 pub use limits::{Limits, Reading, Stop};
 pub use open::is_unchanged;
 pub use report::{Blame, FileReport, Progress, Status};
@@ -82,7 +83,7 @@ use crate::store::format::Chunking;
 use crate::store::{Store, StoreError};
 
 /// How files are taken in, as long as a run lasts.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
     /// Threads; [`Limits`] says how many of them may work.
     pub workers: usize,

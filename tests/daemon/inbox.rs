@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::content::{Random, digest, noise, text};
-use super::service::{Place, Service, finish, is_root, skipped, wait_for};
+use super::service::{Place, SLOW, Service, finish, is_root, skipped, wait_for};
 
 /// A place with an inbox of this name, and more keys for it.
 fn place(keys: &str) -> (Place, PathBuf) {
@@ -276,5 +276,89 @@ fn patterns_say_which_files_are_meant() {
         names.len() == 2 && names[0].ends_with("/a.log") && names[1].ends_with("/dump-7"),
         "{names:?}"
     );
+    service.stop();
+}
+
+/// A file that was written to again before it was read is stored as it is then, and stays until its writer
+/// has been silent for as long as it takes.
+#[test]
+fn a_file_is_not_taken_away_under_its_writer() {
+    let place = Place::new();
+    let inbox = place.root().join("inbox");
+    fs::create_dir(&inbox).unwrap();
+    place.configure(&format!(
+        "[[inbox]]\npath = \"{}\"\nsettle = \"3s\"\nafter = \"delete\"\n",
+        inbox.display()
+    ));
+    let service = place.start();
+    service.ask("POST", "/v1/pause", b"").is(204);
+    let path = inbox.join("again");
+    fs::write(&path, b"settled").unwrap();
+    wait_for("it is queued", || {
+        (service.status()["jobs"]["queued"] == 1).then_some(())
+    });
+    let mut writer = File::options().append(true).open(&path).unwrap();
+    writer.write_all(b", and written to").unwrap();
+    let written = std::time::Instant::now();
+    service.ask("POST", "/v1/resume", b"").is(204);
+    wait_for("it is stored", || {
+        (service.status()["jobs"]["stored"] == 1).then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    if written.elapsed() < Duration::from_millis(2500) {
+        assert!(path.exists(), "it is gone under its writer");
+        writer.write_all(b" once more").unwrap();
+    }
+    let content = fs::read(&path);
+    wait_until_empty(&service, &inbox);
+    if let Ok(content) = content {
+        let (_, stored, _) = service.stored().remove(0);
+        assert_eq!(stored, digest(&content));
+    }
+    service.stop();
+    place.verify();
+}
+
+/// What ends filed each time is given up, and is not found again by the next start.
+#[test]
+fn a_file_that_ended_filed_too_often_is_put_aside() {
+    let place = Place::new();
+    let inbox = place.root().join("inbox");
+    fs::create_dir(&inbox).unwrap();
+    let before = format!("{SLOW}[service]\nattempts = 1\n");
+    configure(&place, &[&inbox], &before, "");
+    let service = place.start();
+    fs::write(inbox.join("deadly"), text(3, 12 << 20)).unwrap();
+    service.wait_until_working(1 << 20);
+    // That it has begun is written down in a moment.
+    wait_for("it runs", || {
+        (service.jobs().first()?["state"] == "running").then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    service.kill();
+    let service = place.start();
+    let aside = inbox.join("failed/deadly");
+    wait_for("it is put aside", || aside.exists().then_some(()));
+    let jobs = service.status()["jobs"].clone();
+    assert_eq!((&jobs["failed"], &jobs["queued"]), (&1.into(), &0.into()));
+    service.stop();
+}
+
+/// A job that somebody gives up is not found again either, whether it has begun or not.
+#[test]
+fn a_file_whose_job_was_cancelled_is_put_aside() {
+    let (place, inbox) = place("");
+    let service = place.start();
+    service.ask("POST", "/v1/pause", b"").is(204);
+    fs::write(inbox.join("unwanted"), b"unwanted").unwrap();
+    let id = wait_for("it is queued", || service.jobs().first()?["id"].as_i64());
+    place.tell(&["jobs", "cancel", &id.to_string()]).exits(0);
+    let aside = inbox.join("failed/unwanted");
+    wait_for("it is put aside", || aside.exists().then_some(()));
+    service.ask("POST", "/v1/resume", b"").is(204);
+    service.stop();
+    let service = place.start();
+    service.wait_until_done();
+    assert_eq!(service.stored(), []);
     service.stop();
 }

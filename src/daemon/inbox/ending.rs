@@ -2,17 +2,20 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::after::{self, Fate};
 use super::batch::Batch;
 use super::folder::Inbox;
-use super::settle::{Moment, Stamp, later};
+use super::settle::{Moment, Stamp, Verdict, later};
 use super::{After, Ended, lock};
 use crate::store::show_path;
 
 /// Files that could neither be stored nor put aside; more of them are tried again at each walk.
 const MOST_STUCK: usize = 1024;
+
+/// Two changes within one tick of the file system's clock show the same times.
+const SAME_TIMES: Duration = Duration::from_millis(20);
 
 impl Inbox {
     /// Deals with the end of a job. A file that is not what was stored is a new one, and so is one that
@@ -68,8 +71,23 @@ impl Inbox {
         }
     }
 
-    /// Does with a stored file what is to be done with it.
+    /// Does with a stored file what is to be done with it, once it has been the same for as long as before it
+    /// was taken: whoever has gone on writing since is not to write to what is gone.
     pub(super) fn carry_out(&mut self, path: &Path, stamp: &Stamp, stop: &AtomicBool) {
+        if matches!(self.options.after, After::Keep) {
+            return;
+        }
+        let now = Moment::now();
+        let settle = self.options.settle.max(SAME_TIMES);
+        match self.waiting.look(path, *stamp, settle, &now) {
+            Verdict::Settled => self.carry_out_now(path, stamp, stop),
+            Verdict::Waits => {}
+            Verdict::NoRoom => self.need_walk(later(now.at, self.settle_found())),
+        }
+    }
+
+    /// The same with one that has been.
+    pub(super) fn carry_out_now(&mut self, path: &Path, stamp: &Stamp, stop: &AtomicBool) {
         let full = self.root.join(path);
         let done = match (&self.options.after, &self.into) {
             (After::Keep, _) => return,

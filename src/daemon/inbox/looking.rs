@@ -133,10 +133,14 @@ impl Inbox {
     ) {
         match self.root.join(path).symlink_metadata() {
             Ok(metadata) if metadata.is_file() => {
-                if seen.is_settled(&Stamp::of(&metadata)) {
-                    self.submit(path, batch);
-                } else {
+                let stamp = Stamp::of(&metadata);
+                if !seen.is_settled(&stamp) {
                     self.look(path, &metadata, seen.settle(), batch, stop);
+                } else if let Ok(true) = batch.recipient().stored(&self.root.join(path), &metadata)
+                {
+                    self.carry_out_now(path, &stamp, stop);
+                } else {
+                    self.submit(path, batch);
                 }
             }
             _ => {}

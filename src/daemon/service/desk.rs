@@ -123,13 +123,15 @@ struct State {
     /// Jobs whose end is among the events, to be told of when it is written down.
     ended: Vec<(Job, End)>,
     ends: Ends,
+    /// Jobs that were given up at the start, until somebody takes them.
+    given_up: Vec<Job>,
     /// Writing down is due at this time.
     write_at: Option<Instant>,
     /// It was tried last and could not be done.
     cannot_write: bool,
     last_work: Instant,
     /// The data plane is to begin anew when it can: it follows new settings then.
-    renew: bool,
+    renew: Option<Instant>,
     over: bool,
 }
 
@@ -168,9 +170,14 @@ pub struct InWork {
 }
 
 impl Desk {
-    /// A desk for the jobs of this store, whose table has been opened, which gave up so many. `bell` wakes
-    /// the data plane.
-    pub fn new(store: Arc<Store>, bell: Arc<Bell>, settings: DeskSettings, given_up: u64) -> Desk {
+    /// A desk for the jobs of this store, whose table has been opened, which gave up these. `bell` wakes the
+    /// data plane.
+    pub fn new(
+        store: Arc<Store>,
+        bell: Arc<Bell>,
+        settings: DeskSettings,
+        given_up: Vec<Job>,
+    ) -> Desk {
         Desk {
             store,
             bell,
@@ -188,13 +195,14 @@ impl Desk {
                 events: Vec::new(),
                 ended: Vec::new(),
                 ends: Ends {
-                    failed: given_up,
+                    failed: given_up.len() as u64,
                     ..Ends::default()
                 },
+                given_up,
                 write_at: None,
                 cannot_write: false,
                 last_work: Instant::now(),
-                renew: false,
+                renew: None,
                 over: false,
             }),
             changed: Condvar::new(),
@@ -300,16 +308,29 @@ impl Desk {
             self.bell.ring();
             return Ok(true);
         }
-        // Off the list before anybody else can take it from there.
         state.forget_list();
-        let cancelled = self.jobs().cancel(id, now_ns());
-        let done = *cancelled.as_ref().unwrap_or(&false);
-        state.ends.cancelled += u64::from(done);
+        // Nobody is to wait for the disk meanwhile.
         drop(state);
-        if done {
-            self.announce(id, JobState::Failed);
+        let jobs = self.jobs();
+        if !jobs.cancel(id, now_ns())? {
+            return Ok(false);
         }
-        cancelled
+        let mut state = self.state();
+        state.ends.cancelled += 1;
+        // It may have been read into the list again, or have begun, before it was cancelled in the table.
+        state.short_list.retain(|job| job.id != id);
+        if let Some(running) = state.running.get(&id) {
+            running.stop.request();
+        }
+        drop(state);
+        self.bell.ring();
+        self.announce(id, JobState::Failed);
+        if let Some(on_end) = self.on_end.get()
+            && let Some(job) = jobs.get(id)?
+        {
+            on_end(&job, &End::Cancelled);
+        }
+        Ok(true)
     }
 
     /// Queues a failed job again, or one that waits for its next attempt at once; whether it could be.
@@ -348,7 +369,7 @@ impl Desk {
 
     /// Has the data plane begin anew, with other settings, at the end of the files it has open.
     pub fn renew(&self) {
-        self.state().renew = true;
+        self.state().renew = Some(Instant::now());
         self.bell.ring();
     }
 
@@ -382,6 +403,11 @@ impl Desk {
         counts.running = running.min(queued);
         counts.queued = queued - counts.running;
         Ok(counts)
+    }
+
+    /// Jobs that were given up at the start, once.
+    pub fn take_given_up(&self) -> Vec<Job> {
+        std::mem::take(&mut self.state().given_up)
     }
 
     /// How many have ended.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Service;
 use crate::daemon::inbox::{Ended, InboxOptions, Inboxes, Recipient};
 use crate::daemon::jobs::{Accepted, CANCELLED, End, Job, NewJob, Outcome};
-use crate::pipeline::is_unchanged;
+use crate::pipeline::{is_lost, is_unchanged};
 use crate::store::catalog::VersionRow;
 use crate::store::{FileName, StoreError};
 
@@ -33,7 +33,11 @@ impl Recipient for ToDesk {
             return Ok(false);
         };
         let row = latest(&service, path)?;
-        Ok(row.is_some_and(|row| is_unchanged(&row, metadata)))
+        match row.filter(|row| is_unchanged(row, metadata)) {
+            // The file may be all that is left of it.
+            Some(row) => Ok(!is_lost(&service.store, &row)?),
+            None => Ok(false),
+        }
     }
 }
 
@@ -68,6 +72,13 @@ pub fn start(
             End::Again { .. } | End::Stopped => {}
         }
     }));
+    // What was given up at the start has had nobody to tell, and would be found and begun anew.
+    for job in service.desk.take_given_up() {
+        if job.origin.starts_with(ORIGIN) {
+            let reason = job.reason.unwrap_or_default();
+            inboxes.ended(job.path, Ended::Failed(reason));
+        }
+    }
     Ok(inboxes)
 }
 

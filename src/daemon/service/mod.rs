@@ -117,7 +117,7 @@ impl Service {
     pub fn new(parts: Parts) -> Result<(Arc<Service>, mpsc::Receiver<Order>), StoreError> {
         let database = parts.store.database();
         let jobs = Jobs::open(database, parts.desk.attempts, now_ns())?;
-        let given_up = jobs.given_up();
+        let given_up = jobs.given_up().to_vec();
         let bell = Arc::<Bell>::default();
         let store = Arc::clone(&parts.store);
         let desk = Desk::new(store, Arc::clone(&bell), parts.desk, given_up);
@@ -150,8 +150,12 @@ impl Service {
 
     /// Has files taken in otherwise from now on. Files that are open go on as they began.
     pub fn set_options(&self, options: Options) {
-        *self.options() = options;
-        self.desk.renew();
+        let mut before = self.options();
+        if *before != options {
+            *before = options;
+            drop(before);
+            self.desk.renew();
+        }
     }
 
     /// Who holds how much of this much resident memory.

@@ -159,8 +159,9 @@ impl Desk {
                 version: report.version,
             }),
             Status::Skipped => End::Failed(reason()),
-            Status::Failed if report.blame != Blame::File => End::Stopped,
+            // Whatever kept it from being stored: it was not to be.
             Status::Failed if cancelled => End::Cancelled,
+            Status::Failed if report.blame != Blame::File => End::Stopped,
             Status::Failed if is_gone(&job.path) => match self.stored_since(job) {
                 Some(outcome) => End::Stored(outcome),
                 None => End::Failed(reason()),

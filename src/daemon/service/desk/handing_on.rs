@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Desk, Flow, Running, WRITE_AGAIN};
 use crate::daemon::jobs::{Event, Job};
-use crate::pipeline::{Fed, Feed, Found, Input, Stop, Tag, Walk};
+use crate::pipeline::{Fed, Feed, Found, Input, Stop, Tag, Walk, Wanted};
 use crate::store::clock::now_ns;
 use crate::store::error::Chain;
 
@@ -15,6 +15,10 @@ const SHORT_LIST: u32 = 64;
 
 /// The data plane is kept ready for so long after its last file: the next one often follows.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// Nothing new begins for so long when the data plane is to begin anew: mostly, what is open has ended by
+/// then. If not, it goes on as it was until nothing is in work.
+const RENEW_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Desk {
     /// Waits until there is work for the data plane; `false` when there never will be any more.
@@ -26,11 +30,15 @@ impl Desk {
                 return false;
             }
             let mut patience = None;
-            if state.flow == Flow::Open {
-                if !state.uploads.is_empty() || !state.short_list.is_empty() {
-                    state.last_work = Instant::now();
-                    return true;
-                }
+            // An upload that was accepted goes on, whatever became of the flow since.
+            let is_open = state.flow == Flow::Open;
+            if !state.uploads.is_empty() || is_open && !state.short_list.is_empty() {
+                state.last_work = Instant::now();
+                // The data plane begins anew with this.
+                state.renew = None;
+                return true;
+            }
+            if is_open {
                 state.look_if_due();
                 if state.look {
                     drop(state);
@@ -93,8 +101,9 @@ impl Desk {
         }
     }
 
-    /// What the data plane gets next.
-    pub(super) fn next(&self) -> Fed {
+    /// What the data plane gets next. It is over only when nothing is in work: files that are open for hours
+    /// are not to keep it from what comes after.
+    pub(super) fn next(&self, wanted: Wanted) -> Fed {
         let mut state = self.state();
         if state.flow == Flow::Draining {
             state.refuse_uploads();
@@ -109,8 +118,20 @@ impl Desk {
             };
             return Fed::Found(Box::new(Found::Handed { name, taking }), tag);
         }
-        if state.flow == Flow::Paused || std::mem::take(&mut state.renew) {
-            return Fed::Over;
+        if wanted == Wanted::Handed {
+            return Fed::NotYet;
+        }
+        let idle = state.running.is_empty() && state.uploading.is_empty();
+        if state.flow == Flow::Paused {
+            return if idle { Fed::Over } else { Fed::NotYet };
+        }
+        match state.renew {
+            Some(_) if idle => {
+                state.renew = None;
+                return Fed::Over;
+            }
+            Some(since) if since.elapsed() < RENEW_PATIENCE => return Fed::NotYet,
+            _ => {}
         }
         state.look_if_due();
         if state.short_list.is_empty() && state.look {
@@ -185,8 +206,8 @@ impl Desk {
 pub struct DeskFeed(pub Arc<Desk>);
 
 impl Feed for DeskFeed {
-    fn ask(&mut self) -> Fed {
-        self.0.next()
+    fn ask(&mut self, wanted: Wanted) -> Fed {
+        self.0.next(wanted)
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::pipeline::{Fed, Status};
+use crate::pipeline::{Fed, Status, Wanted};
 use crate::store::format::Chunking;
 
 const SETTINGS: DeskSettings = DeskSettings {
@@ -14,7 +14,7 @@ fn desk() -> (tempfile::TempDir, Desk) {
     let root = folder.path().join("store");
     let store = Store::open_or_create(&root, Chunking::Fixed).unwrap();
     Jobs::open(store.database(), SETTINGS.attempts, 1).unwrap();
-    let desk = Desk::new(Arc::new(store), Arc::default(), SETTINGS, 0);
+    let desk = Desk::new(Arc::new(store), Arc::default(), SETTINGS, Vec::new());
     (folder, desk)
 }
 
@@ -37,7 +37,7 @@ fn submit(desk: &Desk, job: NewJob) -> JobId {
 /// The number of the job that the data plane gets, once it gets one.
 fn given(desk: &Desk) -> JobId {
     loop {
-        match desk.next() {
+        match desk.next(Wanted::Any) {
             Fed::Found(_, tag) => return tag.number as JobId,
             Fed::NotYet => std::thread::sleep(Duration::from_millis(10)),
             Fed::Over => panic!("nothing more comes"),
@@ -78,7 +78,7 @@ fn what_is_more_urgent_goes_first_even_if_it_comes_last() {
 fn what_was_cancelled_is_not_handed_on_and_what_runs_is_stopped() {
     let (_folder, desk) = desk();
     let ids = ["a", "b", "c"].map(|path| submit(&desk, job(path, 0, 0)));
-    let Fed::Found(_, tag) = desk.next() else {
+    let Fed::Found(_, tag) = desk.next(Wanted::Any) else {
         panic!("nothing is handed on");
     };
     assert!(desk.cancel(ids[0]).unwrap(), "it runs");
@@ -152,12 +152,28 @@ fn nothing_is_handed_on_while_paused_and_nothing_ever_when_it_ends() {
     let (_folder, desk) = desk();
     submit(&desk, job("a", 0, 0));
     desk.set_flow(Flow::Paused);
-    assert!(matches!(desk.next(), Fed::Over));
+    assert!(matches!(desk.next(Wanted::Any), Fed::Over));
     desk.set_flow(Flow::Open);
+    // Files have no place now.
+    assert!(matches!(desk.next(Wanted::Handed), Fed::NotYet));
+    let id = given(&desk);
+    // What is open goes on, and what comes after the pause is not to wait for its end.
+    desk.set_flow(Flow::Paused);
+    assert!(matches!(desk.next(Wanted::Any), Fed::NotYet));
+    end(&desk, id, Status::Stored);
+    assert!(matches!(desk.next(Wanted::Any), Fed::Over));
+    desk.set_flow(Flow::Open);
+    submit(&desk, job("b", 0, 0));
+    let id = given(&desk);
+    desk.renew();
+    submit(&desk, job("c", 0, 0));
+    assert!(matches!(desk.next(Wanted::Any), Fed::NotYet));
+    end(&desk, id, Status::Stored);
+    assert!(matches!(desk.next(Wanted::Any), Fed::Over));
     given(&desk);
     desk.set_flow(Flow::Draining);
     desk.set_flow(Flow::Open);
     assert_eq!(desk.flow(), Flow::Draining);
-    assert!(matches!(desk.next(), Fed::Over));
+    assert!(matches!(desk.next(Wanted::Any), Fed::Over));
     assert!(!desk.wait_for_work());
 }
