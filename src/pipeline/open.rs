@@ -1,6 +1,6 @@
 //! From something found to a stream being read: or to a report of why there is none.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::feed::Tag;
-use super::report::{FileReport, Progress, Status};
+use super::report::{Blame, FileReport, Progress, Status};
 use super::source::{FileSource, ReadError, metadata_of};
 use super::stream::{Origin, Sequence, SequenceState, Stream};
 use super::walk::Found;
 use super::worker::Crew;
 use crate::store::catalog::{Identity, VersionRow};
 use crate::store::clock::now_ns;
+use crate::store::error::Chain;
 use crate::store::{FileName, StoreError};
 
 /// A file may change twice within one tick of the file system's clock and show the same times. So a
@@ -70,11 +71,17 @@ pub(super) fn open(
                 Ok(name) => name,
                 Err(error) => return failed(path, None, error.to_string()),
             };
-            if !crew.options.reread
-                && let Some(row) = crew.store.database().latest(&name)?
-                && is_unchanged(&row, &metadata)
-                && !crew.damage.has_lost(&row)?
-            {
+            let unchanged = match unchanged_version(crew, &name, &metadata) {
+                Ok(unchanged) => unchanged,
+                Err(error) => {
+                    // It is in no list of what is open: whoever gave it out must hear of it from here.
+                    let why = format!("not stored: {}", Chain(&error));
+                    let failed = FileReport::without(Status::Failed, path, Some(name), why);
+                    report(failed.blaming(Blame::Store));
+                    return Err(error);
+                }
+            };
+            if let Some(row) = unchanged {
                 Progress::add(&crew.progress.done_bytes, row.size_bytes);
                 report(FileReport {
                     version: Some(row.number),
@@ -103,6 +110,22 @@ pub(super) fn open(
     Ok(Some(stream))
 }
 
+/// The newest version of a file, if it is certainly what the file still is and can be restored.
+fn unchanged_version(
+    crew: &Crew<'_>,
+    name: &FileName,
+    metadata: &Metadata,
+) -> Result<Option<VersionRow>, StoreError> {
+    if crew.options.reread {
+        return Ok(None);
+    }
+    let row = crew.store.database().latest(name)?;
+    match row.filter(|row| is_unchanged(row, metadata)) {
+        Some(row) if !crew.damage.has_lost(&row)? => Ok(Some(row)),
+        _ => Ok(None),
+    }
+}
+
 fn sequence(input: Sequence) -> Origin {
     Origin::Sequence(Mutex::new(SequenceState {
         input,
@@ -111,7 +134,7 @@ fn sequence(input: Sequence) -> Origin {
 }
 
 /// Whether the file is certainly what this version was read from.
-pub fn is_unchanged(row: &VersionRow, metadata: &std::fs::Metadata) -> bool {
+pub fn is_unchanged(row: &VersionRow, metadata: &Metadata) -> bool {
     let now = Identity::from(metadata_of(metadata));
     row.identity == Some(now)
         && row.size_bytes == metadata.len()

@@ -75,6 +75,40 @@ fn half_a_head_is_cut_off() {
     service.stop();
 }
 
+/// A stream that takes hours keeps nobody, whatever is changed meanwhile.
+#[test]
+fn a_stream_that_takes_its_time_keeps_no_file_from_its_turn() {
+    let place = Place::new();
+    let service = place.start();
+    let content = noise(1, 3 * MIB as usize);
+    let path = http::content_of("/slow");
+    let mut slow = http::connect(&place.socket()).unwrap();
+    let length = [format!("content-length: {}", content.len())];
+    slow.write_all(http::head("PUT", &path, &length).as_bytes())
+        .unwrap();
+    let (first, rest) = content.split_at(2 * MIB as usize);
+    slow.write_all(first).unwrap();
+    service.wait_until_working(MIB);
+    let store = |name: &str| {
+        let file = place.write(name, name.as_bytes());
+        service.wait_for_job(service.submit_file(&file), "stored");
+    };
+    store("beside");
+    service.ask("POST", "/v1/pause", b"").is(204);
+    // It is asked for work, and has none to give.
+    std::thread::sleep(Duration::from_millis(500));
+    service.ask("POST", "/v1/resume", b"").is(204);
+    store("after a pause");
+    place.configure("[compression]\nlevel = 1\n");
+    place.tell(&["reload"]).exits(0);
+    store("after a reload");
+    slow.write_all(rest).unwrap();
+    let stored = http::read_answer(slow).unwrap().is(201);
+    assert_eq!(stored.json()["digest"], digest(&content));
+    service.stop();
+    place.verify();
+}
+
 #[test]
 fn whoever_does_not_read_is_cut_off_and_the_place_is_free_again() {
     let place = Place::new();
