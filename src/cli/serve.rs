@@ -230,13 +230,13 @@ fn reload(setup: &Setup, method: chunker::Method, inboxes: Arc<Inboxes>) -> Relo
         let filter = filter.clone();
         let wanted_inboxes = self::inboxes(config, &store)?;
         let (inboxes, rescan) = (Arc::clone(&inboxes), config.service.rescan);
-        let (applies, drain) = (Rc::clone(&applies), config.service.drain);
+        let applies = Rc::clone(&applies);
         let settings = Settings {
             wanted: wanted(config, loaded.origin.get("memory.limit")),
             wish,
             options: options(config, threads(wish.workers, wish.workers)),
             desk: desk(config),
-            drain,
+            drain: config.service.drain,
             renew_after_bytes: config.service.renew_after.as_u64(),
             idle: config.heap.idle,
             scrub: scrub(config),
@@ -262,22 +262,21 @@ pub(super) fn load(sources: &Sources) -> Result<Loaded, config::ConfigError> {
     Ok(loaded)
 }
 
-/// Which keys are not as they were when they were read last, or, if they need a restart, not as the service
-/// was started with.
-fn compare(started: &Loaded, before: &Loaded, after: &Loaded) -> Result<Reloaded, String> {
+/// Which keys are not as they apply, or, if they need a restart, not as the service was started with.
+fn compare(started: &Loaded, applies: &Loaded, after: &Loaded) -> Result<Reloaded, String> {
     let shown = |loaded| config::show(loaded).map_err(|error| error.to_string());
-    let (started, before, after) = (shown(started)?, shown(before)?, shown(after)?);
+    let (started, applies, after) = (shown(started)?, shown(applies)?, shown(after)?);
     let value_of = |list: &[config::Shown], key: &str| {
         let found = list.iter().find(|shown| shown.key == key);
         found.map(|shown| shown.value.clone())
     };
     let mut reloaded = Reloaded::default();
-    let all = started.iter().chain(&before).chain(&after);
+    let all = started.iter().chain(&applies).chain(&after);
     for key in all.map(|shown| &shown.key) {
         let (old, list) = if NEED_RESTART.contains(&key.as_str()) {
             (&started, &mut reloaded.restart)
         } else {
-            (&before, &mut reloaded.applied)
+            (&applies, &mut reloaded.applied)
         };
         let differs = value_of(old, key) != value_of(&after, key);
         if differs && !list.contains(key) && !WITHOUT_MEANING.contains(&key.as_str()) {

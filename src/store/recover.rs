@@ -24,10 +24,6 @@ use super::record::MAX_RECORD_BYTES;
 /// to create the file.
 const FORGET_AFTER_NS: i64 = 3_600_000_000_000;
 
-/// No page of memory that the kernel keeps of a file is larger on the machines this is for, and a smaller one
-/// only has a little more read again.
-const PAGE_BYTES: u64 = 64 << 10;
-
 /// What was found and done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
@@ -96,11 +92,10 @@ fn seal_left_behind(
     recovered: &mut Recovered,
 ) -> Result<(), StoreError> {
     let length = file.metadata().during("look at pack", &path)?.len();
-    // What the disk refused may still be in memory, where it looks whole and is taken for written: what no
-    // commit covers is read from the disk.
+    // What the disk refused may still be in memory, where it looks whole and is taken for written: all of it
+    // is read from the disk.
     file.sync_data().during("sync pack", &path)?;
-    let tail = committed_bytes - committed_bytes % PAGE_BYTES;
-    let _ = rustix::fs::fadvise(&file, tail, None, Advice::DontNeed);
+    let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
     let reader = match PackReader::from_file(path.clone(), file, store.format().store, id) {
         Err(error) if error.is_damage() && is_empty(committed_bytes) => {
             // Its writer died before the first record: there is nothing in it.

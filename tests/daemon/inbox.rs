@@ -14,10 +14,15 @@ use super::service::{Place, SLOW, Service, finish, is_root, skipped, wait_for};
 
 /// A place with an inbox of this name, and more keys for it.
 fn place(keys: &str) -> (Place, PathBuf) {
+    place_with("", keys)
+}
+
+/// The same with a configuration before that.
+fn place_with(before: &str, keys: &str) -> (Place, PathBuf) {
     let place = Place::new();
     let inbox = place.root().join("inbox");
     fs::create_dir(&inbox).unwrap();
-    configure(&place, &[&inbox], "", keys);
+    configure(&place, &[&inbox], before, keys);
     (place, inbox)
 }
 
@@ -322,11 +327,7 @@ fn a_file_is_not_taken_away_under_its_writer() {
 /// What ends filed each time is given up, and is not found again by the next start.
 #[test]
 fn a_file_that_ended_filed_too_often_is_put_aside() {
-    let place = Place::new();
-    let inbox = place.root().join("inbox");
-    fs::create_dir(&inbox).unwrap();
-    let before = format!("{SLOW}[service]\nattempts = 1\n");
-    configure(&place, &[&inbox], &before, "");
+    let (place, inbox) = place_with(&format!("{SLOW}[service]\nattempts = 1\n"), "");
     let service = place.start();
     fs::write(inbox.join("deadly"), text(3, 12 << 20)).unwrap();
     service.wait_until_working(1 << 20);

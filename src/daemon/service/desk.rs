@@ -122,6 +122,7 @@ struct State {
     events: Vec<Event>,
     /// Jobs whose end is among the events, to be told of when it is written down.
     ended: Vec<(Job, End)>,
+    /// How jobs have ended, those included that the start gave up.
     ends: Ends,
     /// Jobs that were given up at the start, until somebody takes them.
     given_up: Vec<Job>,
@@ -130,7 +131,7 @@ struct State {
     /// It was tried last and could not be done.
     cannot_write: bool,
     last_work: Instant,
-    /// The data plane is to begin anew when it can: it follows new settings then.
+    /// Since when the data plane is to begin anew when it can: it follows new settings then.
     renew: Option<Instant>,
     over: bool,
 }
@@ -367,7 +368,7 @@ impl Desk {
         self.state().flow
     }
 
-    /// Has the data plane begin anew, with other settings, at the end of the files it has open.
+    /// Has the data plane begin anew, with other settings, as soon as nothing is in work.
     pub fn renew(&self) {
         self.state().renew = Some(Instant::now());
         self.bell.ring();

@@ -18,7 +18,7 @@ use crate::store::clock::now_ns;
 pub struct Reloaded {
     /// Keys that have changed and apply now.
     pub applied: Vec<String>,
-    /// Keys that have changed and apply after a restart.
+    /// Keys that are not as the service was started with, and apply after a restart.
     pub restart: Vec<String>,
 }
 

@@ -54,8 +54,8 @@ use patience::Patient;
 use reply::{Answer, Refusal};
 use rights::{Owner, Peer};
 
-/// Connections of those who may only look, and of others: neither can shut the others out. What the heads of
-/// the first may hold of memory is no more than what is planned for the small things.
+/// Connections of those who may only look, and of those who may change things: neither can shut the others
+/// out. Of the first there are few, as each may hold [`HEAD_BYTES`] of memory: 2.25 MiB in all.
 const CONNECTIONS: [usize; 2] = [24, 64];
 
 /// A request's head must be there within this time.

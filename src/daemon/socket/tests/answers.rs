@@ -183,10 +183,7 @@ fn every_answer_is_one_that_the_document_has() {
         router: router(Desktop::new(Arc::clone(&service)), Owner(0)).layer(Extension(peer)),
         document: Document::new(),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let ok = StatusCode::OK;
     runtime.block_on(async {
         let paths = format!(r#"{{"paths":[{{"path":"{}"}}]}}"#, file.display());
@@ -279,6 +276,11 @@ fn every_answer_is_one_that_the_document_has() {
     obeying.join().unwrap();
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().build().unwrap()
+}
+
 #[test]
 fn who_may_only_look_is_told_so_in_the_documented_form() {
     let (_folder, service, _orders) = service();
@@ -287,10 +289,7 @@ fn who_may_only_look_is_told_so_in_the_documented_form() {
         router: router(Desktop::new(service), Owner(1000)).layer(Extension(peer)),
         document: Document::new(),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     runtime.block_on(async {
         asker.ask("GET", "/v1/live", "", StatusCode::OK).await;
         for route in super::routes() {
@@ -312,10 +311,7 @@ fn the_heap_is_looked_at_for_one_at_a_time_and_not_for_who_has_gone() {
         router: router(desktop.clone(), Owner(0)).layer(Extension(Peer { uid: Some(1001) })),
         document: Document::new(),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     runtime.block_on(async {
         let looked = Arc::new(AtomicBool::new(false));
         let mark = Arc::clone(&looked);
