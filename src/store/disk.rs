@@ -5,8 +5,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
+
+use rustix::process::geteuid;
 
 use super::error::{IoContext, StoreError};
 
@@ -55,6 +57,25 @@ pub(crate) fn create_new(path: &Path) -> io::Result<File> {
         .create_new(true)
         .mode(0o600)
         .open(path)
+}
+
+/// Gives what root made in a folder to the owner of the folder, who must be able to read it: the
+/// service to whom a store belongs goes on with what `sudo filed process` stored there.
+///
+/// `made` is the file or the folder, open. Somebody who is not root can give nothing away, and where
+/// root may not either it stays as it is.
+pub(crate) fn give_to_owner_of(folder: &Path, made: &File) -> io::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let (to, from) = (fs::metadata(folder)?, made.metadata()?);
+    if (to.uid(), to.gid()) == (from.uid(), from.gid()) {
+        return Ok(());
+    }
+    match fchown(made, Some(to.uid()), Some(to.gid())) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// Writes a small file so that either nothing or all of it is there, whatever happens.

@@ -153,6 +153,15 @@ impl StoreError {
         )
     }
 
+    /// Whether a file may not, or can not, be read as it is now: denied, or on a broken sector.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        let StoreError::Io { source, .. } = self else {
+            return false;
+        };
+        source.kind() == io::ErrorKind::PermissionDenied
+            || source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+    }
+
     /// Whether the file system has no room left.
     pub fn is_disk_full(&self) -> bool {
         match self {

@@ -5,8 +5,9 @@
 
 use std::fs;
 use std::io::{Seek, Write};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -87,6 +88,55 @@ fn strangers_get_nothing_members_look_and_the_owner_changes() {
     // These tests run as root, who may do everything.
     place.tell(&["resume"]).exits(0);
     service.stop();
+}
+
+/// The packs of a store, and the folders they are in.
+fn packs(place: &Place) -> Vec<PathBuf> {
+    fn below(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                below(&path, found);
+            }
+            found.push(path);
+        }
+    }
+    let mut found = Vec::new();
+    below(&place.store().join("packs"), &mut found);
+    found
+}
+
+#[test]
+fn what_root_stores_beside_a_service_is_the_services() {
+    let Some(place) = place("root's files in the store of a service") else {
+        return;
+    };
+    let service = start(&place);
+    let content = noise(2, 3_000_000);
+    place.write("by-root", &content);
+    place.run(&["process", "by-root"]).exits(0);
+    let packs = packs(&place);
+    assert!(packs.iter().any(|path| path.is_file()), "{packs:?}");
+    for path in &packs {
+        let metadata = fs::metadata(path).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), OWNER, "{path:?}");
+    }
+    let same = place.write("same", &content);
+    let job = service.wait_for_job(service.submit_file(&same), "stored");
+    assert_eq!(job["new_bytes"], 0, "{job}");
+
+    // A store in which root has stored otherwise: the service cannot read it, and is not stopped by it.
+    for path in packs.iter().filter(|path| path.is_file()) {
+        chown(path, Some(0), Some(0)).unwrap();
+    }
+    service.stop();
+    let service = start(&place);
+    let again = place.write("again", &content);
+    let job = service.wait_for_job(service.submit_file(&again), "stored");
+    service.wait_for_log("what it holds is stored once more");
+    assert_eq!(job["new_bytes"], 3_000_000, "{job}");
+    service.stop();
+    place.verify();
 }
 
 /// A file of which something was read may never have been as the rest of it is.

@@ -11,12 +11,13 @@
 //! the groups are weak references, so that not even a mistake there could keep a list alive.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::table::Table;
 use crate::heap::{Gc, GcCell, Heap, HeapFull, Options, Trim, Weak, leaf, traced};
+use crate::store::error::Chain;
 use crate::store::pack::PackPieces;
 use crate::store::{PackId, PieceId, PiecePlace, Store, StoreError};
 
@@ -146,6 +147,8 @@ pub(super) struct Cache<'a> {
     pinned_bytes: u64,
     clock: u64,
     limit_bytes: u64,
+    /// Packs that could not be read, and that was told.
+    unreadable: HashSet<PackId>,
     heap: Heap,
 }
 
@@ -168,6 +171,7 @@ impl<'a> Cache<'a> {
             pinned_bytes: 0,
             clock: 0,
             limit_bytes,
+            unreadable: HashSet::new(),
             heap,
         };
         cache.set_limit(limit_bytes);
@@ -224,7 +228,8 @@ impl<'a> Cache<'a> {
     /// Compares a digest with the pack's list, which is read (again) if the piece is not in it.
     ///
     /// A pack that is damaged or gone does not hold the piece: then it is stored anew, which heals
-    /// files that come in again. `verify` is who reports damage.
+    /// files that come in again. `verify` is who reports damage. Nor does one that cannot be read, as
+    /// it may belong to somebody else: that is told here, once a pack.
     pub(super) fn holds(&mut self, place: PiecePlace, id: &PieceId) -> Result<bool, StoreError> {
         if let Some(answer) = self.listed(place, id) {
             return Ok(answer);
@@ -232,6 +237,12 @@ impl<'a> Cache<'a> {
         let pieces = match self.store.pack(place.pack).and_then(|pack| pack.pieces()) {
             Ok(pieces) => pieces,
             Err(error) if error.is_damage() => return Ok(false),
+            Err(error) if error.is_unreadable() => {
+                if self.unreadable.insert(place.pack) {
+                    tracing::warn!(error = %Chain(&error), "a pack cannot be read: what it holds is stored once more");
+                }
+                return Ok(false);
+            }
             Err(error) => return Err(error),
         };
         let durable = self.store.database().durable_pieces(place.pack)? as usize;
