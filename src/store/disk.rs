@@ -3,11 +3,12 @@
 //! Everything that must survive a power cut goes through here: a new file is only there for certain
 //! when its own bytes *and* its folder have been synced, and a replaced one only after the rename.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
+use rustix::fs::{Dir, Mode, OFlags, openat};
 use rustix::process::geteuid;
 
 use super::error::{IoContext, StoreError};
@@ -59,20 +60,50 @@ pub(crate) fn create_new(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Gives what root made in a folder to the owner of the folder, who must be able to read it: the
-/// service to whom a store belongs goes on with what `sudo filed process` stored there.
+/// As [`create_new`] in the store at `root`; if root does it in somebody's store, the file and a new
+/// folder around it become the owner's, who must be able to read them: the service that a store belongs to
+/// goes on with what `sudo filed process` stored there.
 ///
-/// `made` is the file or the folder, open. Somebody who is not root can give nothing away, and where
-/// root may not either it stays as it is.
-pub(crate) fn give_to_owner_of(folder: &Path, made: &File) -> io::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
+/// The owner could have put links where folders should be. So nothing is given away that is not new
+/// and in a folder of the owner's: the folder is looked at and used through one descriptor.
+pub(crate) fn create_new_for_owner(root: &Path, path: &Path) -> io::Result<File> {
+    let owner = fs::metadata(root)?;
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return create_new(path);
+    };
+    if !geteuid().is_root() || owner.uid() == 0 {
+        return create_new(path);
     }
-    let (to, from) = (fs::metadata(folder)?, made.metadata()?);
-    if (to.uid(), to.gid()) == (from.uid(), from.gid()) {
-        return Ok(());
+    let folder = File::open(folder)?;
+    if folder.metadata()?.uid() == 0 && is_empty(&folder)? && owns_parent(&owner, &folder)? {
+        give(&folder, &owner)?;
     }
-    match fchown(made, Some(to.uid()), Some(to.gid())) {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = File::from(openat(&folder, name, flags, Mode::RUSR | Mode::WUSR)?);
+    if folder.metadata()?.uid() == owner.uid() {
+        give(&file, &owner)?;
+    }
+    Ok(file)
+}
+
+fn is_empty(folder: &File) -> io::Result<bool> {
+    for entry in Dir::read_from(folder)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn owns_parent(owner: &Metadata, folder: &File) -> io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = File::from(openat(folder, "..", flags, Mode::empty())?);
+    Ok(parent.metadata()?.uid() == owner.uid())
+}
+
+/// Where not even root may give something away, it stays as it is.
+fn give(made: &File, owner: &Metadata) -> io::Result<()> {
+    match fchown(made, Some(owner.uid()), Some(owner.gid())) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         outcome => outcome,
     }
@@ -95,4 +126,46 @@ pub(crate) fn write_once(path: &Path, content: &[u8]) -> Result<(), StoreError> 
     let _ = fs::remove_file(temporary);
     outcome?;
     path.parent().map_or(Ok(()), sync_dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{chown, symlink};
+
+    use super::*;
+
+    #[test]
+    fn root_gives_to_the_owner_of_a_store_what_is_new_in_it_and_nothing_else() {
+        if !geteuid().is_root() {
+            let _ = writeln!(io::stderr(), "SKIPPED: giving files away: only root can");
+            return;
+        }
+        let owner = |path: &Path| fs::metadata(path).unwrap().uid();
+        let place = tempfile::tempdir().unwrap();
+        let (store, elsewhere) = (place.path().join("store"), place.path().join("elsewhere"));
+        for folder in ["store/packs/new", "store/packs/roots", "elsewhere/empty"] {
+            fs::create_dir_all(place.path().join(folder)).unwrap();
+        }
+        for folder in [&store, &store.join("packs")] {
+            chown(folder, Some(65534), None).unwrap();
+        }
+        fs::write(store.join("packs/roots/secret"), "").unwrap();
+        symlink(&elsewhere, store.join("link")).unwrap();
+
+        for (folder, given) in [
+            ("packs/new", true),
+            ("packs/roots", false),
+            ("link/empty", false),
+        ] {
+            let (folder, expected) = (store.join(folder), if given { 65534 } else { 0 });
+            let file = create_new_for_owner(&store, &folder.join("1")).unwrap();
+            assert_eq!(file.metadata().unwrap().uid(), expected, "{folder:?}");
+            assert_eq!(owner(&folder), expected, "{folder:?}");
+            assert!(
+                create_new_for_owner(&store, &folder.join("1")).is_err(),
+                "{folder:?}"
+            );
+        }
+        assert_eq!(owner(&store.join("packs/roots/secret")), 0);
+    }
 }

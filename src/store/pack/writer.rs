@@ -60,15 +60,11 @@ impl PackWriter {
         let path = super::path(root, id);
         if let Some(folder) = path.parent() {
             disk::create_private_dir(folder)?;
-            File::open(folder)
-                .and_then(|folder| disk::give_to_owner_of(root, &folder))
-                .during("hand over folder", folder)?;
         }
-        let file = match disk::create_new(&path) {
+        let file = match disk::create_new_for_owner(root, &path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
             created => created.during("create pack", &path)?,
         };
-        disk::give_to_owner_of(root, &file).during("hand over pack", &path)?;
         if file.try_lock().is_err() || file.metadata().during("look at pack", &path)?.nlink() == 0 {
             return Ok(None);
         }
