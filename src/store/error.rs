@@ -153,13 +153,9 @@ impl StoreError {
         )
     }
 
-    /// Whether a file may not, or can not, be read as it is now: denied, or on a broken sector.
-    pub(crate) fn is_unreadable(&self) -> bool {
-        let StoreError::Io { source, .. } = self else {
-            return false;
-        };
-        source.kind() == io::ErrorKind::PermissionDenied
-            || source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+    /// Whether we may not do this to a file: it may belong to somebody else.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(self, StoreError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
     }
 
     /// Whether the file system has no room left.

@@ -147,8 +147,8 @@ pub(super) struct Cache<'a> {
     pinned_bytes: u64,
     clock: u64,
     limit_bytes: u64,
-    /// Packs that could not be read, and that was told.
-    unreadable: HashSet<PackId>,
+    /// Packs that we may not read, and that was told.
+    denied: HashSet<PackId>,
     heap: Heap,
 }
 
@@ -171,7 +171,7 @@ impl<'a> Cache<'a> {
             pinned_bytes: 0,
             clock: 0,
             limit_bytes,
-            unreadable: HashSet::new(),
+            denied: HashSet::new(),
             heap,
         };
         cache.set_limit(limit_bytes);
@@ -228,8 +228,8 @@ impl<'a> Cache<'a> {
     /// Compares a digest with the pack's list, which is read (again) if the piece is not in it.
     ///
     /// A pack that is damaged or gone does not hold the piece: then it is stored anew, which heals
-    /// files that come in again. `verify` is who reports damage. Nor does one that cannot be read, as
-    /// it may belong to somebody else: that is told here, once a pack.
+    /// files that come in again. `verify` is who reports damage. Nor does one that we may not read: that
+    /// is told here, once a pack.
     pub(super) fn holds(&mut self, place: PiecePlace, id: &PieceId) -> Result<bool, StoreError> {
         if let Some(answer) = self.listed(place, id) {
             return Ok(answer);
@@ -237,8 +237,8 @@ impl<'a> Cache<'a> {
         let pieces = match self.store.pack(place.pack).and_then(|pack| pack.pieces()) {
             Ok(pieces) => pieces,
             Err(error) if error.is_damage() => return Ok(false),
-            Err(error) if error.is_unreadable() => {
-                if self.unreadable.insert(place.pack) {
+            Err(error) if error.is_denied() => {
+                if self.denied.insert(place.pack) {
                     tracing::warn!(error = %Chain(&error), "a pack cannot be read: what it holds is stored once more");
                 }
                 return Ok(false);
