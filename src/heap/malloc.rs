@@ -58,21 +58,3 @@ pub fn idle_bytes() -> u64 {
     let bytes = 0;
     bytes
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Without `configure` the second block would come from an arena, because
-    /// freeing the first raises the threshold, and would stay there.
-    #[test]
-    fn freed_large_blocks_do_not_stay_in_the_arenas() {
-        const BLOCK_BYTES: usize = 16 << 20;
-        configure();
-        for _ in 0..3 {
-            drop(std::hint::black_box(vec![1_u8; BLOCK_BYTES]));
-        }
-        let idle_bytes = idle_bytes();
-        assert!(idle_bytes < BLOCK_BYTES as u64 / 2, "{idle_bytes}");
-    }
-}

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use filed::heap::{Batch, Gc, GcCell, Generation, Heap, Link, traced};
 
-use crate::{large, unhurried};
+use crate::unhurried;
 
 traced! {
     struct Record { id: u64, value: u64, relations: GcCell<Vec<Gc<Record>>>, owner: Link<Record> }
@@ -53,7 +53,6 @@ fn passes(heap: &Heap) -> u64 {
 
 #[test]
 fn a_batch_has_the_same_result_as_without_one() {
-    let _large = large();
     const RECORDS: u64 = 20_000;
     let heap = unhurried();
     let (expected, kept) = process(&heap, RECORDS);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use filed::heap::{Gc, GcCell, Generation, Heap, HeapStats, Link, Options, leaf, traced};
 
-use crate::{Log, large};
+use crate::Log;
 
 traced! {
     struct Noisy {
@@ -187,7 +187,6 @@ const LONG: usize = if cfg!(filed_asan) {
 
 #[test]
 fn a_list_of_ten_million_is_dropped_without_recursion() {
-    let _large = large();
     let heap = Heap::new();
     let list = list(&heap, LONG);
     assert_eq!(heap.stats().live_objects, LONG as u64);
@@ -198,7 +197,6 @@ fn a_list_of_ten_million_is_dropped_without_recursion() {
 
 #[test]
 fn a_ring_of_a_million_is_collected_without_recursion() {
-    let _large = large();
     let heap = Heap::new();
     let last = heap.alloc(Ring { next: Link::none() }).unwrap();
     let mut first = last.clone();
@@ -216,7 +214,6 @@ fn a_ring_of_a_million_is_collected_without_recursion() {
 /// No clock is asked: with a slice of no length each moment does the least it can.
 #[test]
 fn a_large_drop_is_cut_into_small_slices() {
-    let _large = large();
     const OBJECTS: u64 = (1 << 20) - 1;
     for shape in ["list", "tree"] {
         let heap = Heap::with(Options {
@@ -246,7 +243,6 @@ fn a_large_drop_is_cut_into_small_slices() {
 
 #[test]
 fn a_drain_frees_at_once_what_a_large_drop_left() {
-    let _large = large();
     let heap = Heap::new();
     let tree = tree(&heap, 20);
     drop(tree);
@@ -259,7 +255,6 @@ fn a_drain_frees_at_once_what_a_large_drop_left() {
 
 #[test]
 fn allocations_work_off_what_a_large_drop_left() {
-    let _large = large();
     let heap = Heap::new();
     drop(tree(&heap, 18));
     assert!(heap.stats().queued_objects > 0);
@@ -281,7 +276,6 @@ impl Drop for Counted {
 /// Without a heap there are no later moments at which the rest could be freed.
 #[test]
 fn a_large_drop_after_the_heap_has_gone_leaves_nothing() {
-    let _large = large();
     traced! {
         struct Chained {
             next: Option<Gc<Chained>>,

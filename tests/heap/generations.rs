@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::{Arc, RwLockReadGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use filed::heap::{
@@ -331,7 +331,6 @@ struct Churn {
     kept: VecDeque<Gc<Large>>,
     /// Goes after what is on it: later nobody collects that.
     heap: Heap,
-    _large: RwLockReadGuard<'static, ()>,
 }
 
 impl Churn {
@@ -342,7 +341,6 @@ impl Churn {
         let mut churn = Self {
             heap,
             kept: VecDeque::new(),
-            _large: crate::large(),
         };
         for _ in 0..Self::KEPT {
             churn.add();

@@ -22,11 +22,11 @@ mod units;
 mod weak_cache;
 
 use std::cell::RefCell;
+use std::process::Command;
 use std::rc::Rc;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use filed::heap::{Heap, Options, leaf};
+use filed::heap::{Heap, Options, leaf, malloc};
 
 /// What finalizers and callbacks have said, in order. Clones are of one log.
 #[derive(Clone, Default)]
@@ -54,14 +54,24 @@ fn unhurried() -> Heap {
     })
 }
 
-static MEMORY: RwLock<()> = RwLock::new(());
+/// Says to the process which of the tests it was started for.
+const ALONE: &str = "FILED_TEST_ALONE";
 
-/// For a test that takes much memory: keeps those waiting that measure it.
-fn large() -> RwLockReadGuard<'static, ()> {
-    MEMORY.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// For a test that measures the memory of the process: keeps those waiting that take much.
-fn alone() -> RwLockWriteGuard<'static, ()> {
-    MEMORY.write().unwrap_or_else(PoisonError::into_inner)
+/// Measures the memory of a process that does nothing but this: `test`, named as the harness
+/// names it, is run once more in a process of its own, set up as filed's `main` does it, and only
+/// there is `measure` called. What other tests take and give back meanwhile cannot be seen.
+fn alone(test: &str, measure: impl FnOnce()) {
+    if std::env::var_os(ALONE).is_some_and(|of| of == test) {
+        malloc::configure();
+        return measure();
+    }
+    let ended = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(ALONE, test)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout);
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{said}{errors}");
+    assert!(said.contains("1 passed"), "no test is called {test}");
 }

@@ -6,8 +6,6 @@ use std::hash::Hash;
 
 use filed::heap::{Bulk, External, Gc, Heap, Trace, leaf, traced};
 
-use crate::large;
-
 const RECORDS: u64 = 10_000;
 
 traced! {
@@ -110,7 +108,6 @@ fn fixed_bytes() -> f64 {
 
 #[test]
 fn a_fixed_record_of_three_fields_takes_at_most_forty_bytes() {
-    let _large = large();
     let fixed = fixed_bytes();
     assert!(fixed <= 40.0, "{fixed}");
     // Fields, header, and nothing else.
@@ -142,7 +139,6 @@ fn a_record_that_may_be_in_cycles_takes_at_most_forty_bytes() {
 
 #[test]
 fn records_shaped_as_maps_take_a_multiple_of_that() {
-    let _large = large();
     let fixed = fixed_bytes();
     let sum = |fields: &mut dyn Iterator<Item = &Value>| fields.map(|&of| number(of)).sum();
     let mapped = bytes_each(

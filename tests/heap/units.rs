@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use filed::heap::{Cause, Gc, GcCell, Generation, Heap, Link, Options, Units, traced};
 
-use crate::{large, unhurried};
+use crate::unhurried;
 
 traced! {
     struct Record { id: u64, relations: GcCell<Vec<Gc<Relation>>> }
@@ -93,7 +93,6 @@ fn serve(heap: &Heap, requests: u64, cycles: Cycles, mut check: impl FnMut(&Unit
 
 #[test]
 fn after_two_thousand_requests_nothing_is_left_of_them() {
-    let _large = large();
     for cycles in [Cycles::No, Cycles::Yes] {
         let heap = Heap::new();
         let kept = keep(&heap, 100_000);
@@ -198,7 +197,6 @@ fn a_unit_ends_by_a_panic_too() {
 /// The pass of a unit looks at what the unit left, and not at what stays.
 #[test]
 fn a_pass_costs_the_same_beside_a_heap_a_hundred_times_as_large() {
-    let _large = large();
     let candidates = |kept: usize| {
         let heap = Heap::with(Options {
             longest_young: Duration::MAX,
@@ -225,7 +223,6 @@ fn a_pass_costs_the_same_beside_a_heap_a_hundred_times_as_large() {
 
 #[test]
 fn a_unit_that_makes_very_much_garbage_stays_within_the_bound() {
-    let _large = large();
     traced! {
         struct Large { next: Link<Large>, bulk: [u64; 128] }
     }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use filed::heap::{Gc, Generation, Heap, Link, Options, Trim, Weak, WeakMap, traced};
 use std::time::Instant;
 
-use crate::{Log, large};
+use crate::Log;
 
 traced! {
     struct Document { id: u64, body: [u64; 16], related: Link<Document> }
@@ -158,7 +158,6 @@ fn an_object_had_back_during_a_collection_stays() {
 
 #[test]
 fn weak_references_cost_no_allocation_each() {
-    let _large = large();
     let heap = Heap::new();
     let documents: Vec<_> = (0..100).map(|id| document(&heap, id)).collect();
     let before = (heap.held_bytes(), heap.overhead_bytes());
@@ -210,7 +209,6 @@ fn a_weak_reference_may_outlive_the_heap() {
 
 #[test]
 fn memory_is_given_back_although_weak_references_point_there() {
-    let _large = large();
     let heap = Heap::new();
     let documents: Vec<_> = (0..50_000).map(|id| document(&heap, id)).collect();
     let bytes = heap.stats().live_bytes;

