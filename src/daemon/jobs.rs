@@ -14,7 +14,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
@@ -46,6 +46,9 @@ CREATE UNIQUE INDEX IF NOT EXISTS job_open ON job (path) WHERE state < 2;
 CREATE INDEX IF NOT EXISTS job_state ON job (state);
 CREATE INDEX IF NOT EXISTS job_ended ON job (ended_ns) WHERE state >= 2;
 ";
+
+/// The job of a path that is queued or running.
+const OPEN: &str = "SELECT id FROM job WHERE path = ?1 AND state < 2";
 
 const COLUMNS: &str = "id, state, priority, path, origin, submitted_ns, due_ns, started_ns, ended_ns, \
                        attempts, size, new_bytes, stored_bytes, version, reason";
@@ -276,8 +279,7 @@ impl<'a> Jobs<'a> {
     ) -> Result<Vec<Accepted>, StoreError> {
         self.database.change("submit jobs", |change| {
             let mut open = count(change, "state < 2")?;
-            let mut known =
-                change.prepare_cached("SELECT id FROM job WHERE path = ?1 AND state < 2")?;
+            let mut known = change.prepare_cached(OPEN)?;
             let mut insert = change.prepare_cached(
                 "INSERT INTO job (state, priority, path, origin, submitted_ns, due_ns, attempts,
                                   size, new_bytes, stored_bytes)
@@ -298,6 +300,15 @@ impl<'a> Jobs<'a> {
                     Ok(Accepted::Queued(change.last_insert_rowid()))
                 })
                 .collect()
+        })
+    }
+
+    /// Whether the path has a job that is queued or running.
+    pub fn is_open(&self, path: &Path) -> Result<bool, StoreError> {
+        self.database.ask("look for a job", |connection| {
+            connection
+                .prepare_cached(OPEN)?
+                .exists([path.as_os_str().as_bytes()])
         })
     }
 

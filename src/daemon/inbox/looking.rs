@@ -1,8 +1,8 @@
 //! What an inbox makes of what it sees: which names are its own, which files may be taken now.
 //!
-//! The rule: an event and a walk lead to the same look at the file, and only that decides. One that is
-//! stored already is done with; one that has not settled waits; one that can neither be taken nor wait
-//! has the folder walked over again.
+//! The rule: an event and a walk lead to the same look at the file, and only that decides. One that has a
+//! job already is left to it; one that is stored already is done with; one that has not settled waits; one
+//! that can neither be taken nor wait has the folder walked over again.
 
 use std::fs::Metadata;
 use std::mem::MaybeUninit;
@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use super::after::FAILED;
 use super::batch::Batch;
 use super::folder::Inbox;
-use super::lock;
 use super::settle::{Moment, Seen, Stamp, Verdict, later};
 use super::watch::Event;
+use super::{Known, lock};
 use crate::daemon::jobs::NewJob;
 
 /// New folders that are still to be walked over; beyond that, the whole inbox is.
@@ -105,9 +105,10 @@ impl Inbox {
             }
             self.stuck.remove(path);
         }
-        match batch.recipient().stored(&self.root.join(path), metadata) {
-            Ok(true) => return self.carry_out(path, &stamp, stop),
-            Ok(false) => {}
+        match batch.recipient().knows(&self.root.join(path), metadata) {
+            Ok(Known::InWork) => return,
+            Ok(Known::Stored) => return self.carry_out(path, &stamp, stop),
+            Ok(Known::New) => {}
             Err(error) => self.trouble(path, &error.to_string()),
         }
         let now = Moment::now();
@@ -135,12 +136,12 @@ impl Inbox {
             Ok(metadata) if metadata.is_file() => {
                 let stamp = Stamp::of(&metadata);
                 if !seen.is_settled(&stamp) {
-                    self.look(path, &metadata, seen.settle(), batch, stop);
-                } else if let Ok(true) = batch.recipient().stored(&self.root.join(path), &metadata)
-                {
-                    self.carry_out_now(path, &stamp, stop);
-                } else {
-                    self.submit(path, batch);
+                    return self.look(path, &metadata, seen.settle(), batch, stop);
+                }
+                match batch.recipient().knows(&self.root.join(path), &metadata) {
+                    Ok(Known::InWork) => {}
+                    Ok(Known::Stored) => self.carry_out_now(path, &stamp, stop),
+                    Ok(Known::New) | Err(_) => self.submit(path, batch),
                 }
             }
             _ => {}

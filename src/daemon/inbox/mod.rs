@@ -7,7 +7,7 @@
 //! everything held in memory has an end, and nothing is held on disk.
 //!
 //! ```text
-//!  closed, moved in ──┐                ┌─ waiting ─┐ settled             full: later
+//!  closed, moved in ──┐   in work?     ┌─ waiting ─┐ settled             full: later
 //!  (inotify)          ├─> stored? ─────┤ (4096)    ├─────────> batch ──────────────> queue of jobs
 //!  walk: at start, ───┘     │ yes      └───────────┘           (256)                     │
 //!  lost events, timer       v                                                            v
@@ -85,12 +85,24 @@ pub trait Recipient: Send + Sync {
     /// When the store cannot be written; the jobs are submitted again later.
     fn submit(&self, jobs: &[NewJob]) -> Result<Vec<Accepted>, StoreError>;
 
-    /// Whether the file is stored and certainly unchanged since.
+    /// What is known of a file that looks like this.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read; the file counts as not stored.
-    fn stored(&self, path: &Path, metadata: &Metadata) -> Result<bool, StoreError>;
+    /// When the store cannot be read; the file counts as new.
+    fn knows(&self, path: &Path, metadata: &Metadata) -> Result<Known, StoreError>;
+}
+
+/// What is known of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It has a job that is queued or running. What is to be done is seen when that ends: submitted now, it
+    /// might be queued once more after its job has ended and the file is gone.
+    InWork,
+    /// It is stored, and certainly unchanged since.
+    Stored,
+    /// Neither.
+    New,
 }
 
 /// How a job of an inbox ended.

@@ -36,6 +36,8 @@ struct State {
     stored: HashMap<PathBuf, Stamp>,
     most_open: usize,
     calls: usize,
+    /// Its job ends just before it is submitted once more.
+    about_to_end: Option<PathBuf>,
 }
 
 impl Default for State {
@@ -46,6 +48,7 @@ impl Default for State {
             stored: HashMap::new(),
             most_open: usize::MAX,
             calls: 0,
+            about_to_end: None,
         }
     }
 }
@@ -55,6 +58,10 @@ impl Recipient for Queue {
         assert!(jobs.len() <= 256);
         let mut state = lock(&self.state);
         state.calls += 1;
+        let submits = |path: &mut PathBuf| jobs.iter().any(|job| job.path == *path);
+        if let Some(path) = state.about_to_end.take_if(submits) {
+            state.open.remove(&path);
+        }
         let accept = |job: &NewJob| {
             if state.open.contains(&job.path) {
                 return Accepted::Already(1);
@@ -71,8 +78,15 @@ impl Recipient for Queue {
         Ok(jobs.iter().map(accept).collect())
     }
 
-    fn stored(&self, path: &Path, metadata: &Metadata) -> Result<bool, StoreError> {
-        Ok(lock(&self.state).stored.get(path) == Some(&Stamp::of(metadata)))
+    fn knows(&self, path: &Path, metadata: &Metadata) -> Result<Known, StoreError> {
+        let state = lock(&self.state);
+        Ok(if state.open.contains(path) {
+            Known::InWork
+        } else if state.stored.get(path) == Some(&Stamp::of(metadata)) {
+            Known::Stored
+        } else {
+            Known::New
+        })
     }
 }
 

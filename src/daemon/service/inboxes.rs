@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Service;
-use crate::daemon::inbox::{Ended, InboxOptions, Inboxes, Recipient};
+use crate::daemon::inbox::{Ended, InboxOptions, Inboxes, Known, Recipient};
 use crate::daemon::jobs::{Accepted, CANCELLED, End, Job, NewJob, Outcome};
 use crate::pipeline::{is_lost, is_unchanged};
 use crate::store::catalog::VersionRow;
@@ -28,15 +28,18 @@ impl Recipient for ToDesk {
         }
     }
 
-    fn stored(&self, path: &Path, metadata: &Metadata) -> Result<bool, StoreError> {
+    fn knows(&self, path: &Path, metadata: &Metadata) -> Result<Known, StoreError> {
         let Some(service) = self.0.upgrade() else {
-            return Ok(false);
+            return Ok(Known::New);
         };
-        let row = latest(&service, path)?;
-        match row.filter(|row| is_unchanged(row, metadata)) {
+        // In this order: a job that ends between the two has stored what is asked for next.
+        if service.desk.jobs().is_open(path)? {
+            return Ok(Known::InWork);
+        }
+        match latest(&service, path)?.filter(|row| is_unchanged(row, metadata)) {
             // The file may be all that is left of it.
-            Some(row) => Ok(!is_lost(&service.store, &row)?),
-            None => Ok(false),
+            Some(row) if !is_lost(&service.store, &row)? => Ok(Known::Stored),
+            _ => Ok(Known::New),
         }
     }
 }

@@ -56,6 +56,26 @@ fn a_stored_file_is_kept_or_removed() {
     }
 }
 
+/// Found once more while its job runs, it would be queued again when that had just ended, and fail for
+/// being gone.
+#[test]
+fn a_file_that_is_seen_again_while_its_job_runs_gets_no_other() {
+    let (_outside, root) = folder();
+    let mut inbox = with_files(
+        InboxOptions {
+            after: After::Delete,
+            ..options(&root)
+        },
+        &["a"],
+    );
+    lock(&inbox.queue.state).about_to_end = Some(root.join("a"));
+    fs::write(root.join("a"), "heard of").unwrap();
+    inbox.turn();
+    inbox.walk();
+    inbox.turn_until(|inbox| inbox.stats().waiting == 0);
+    assert_eq!(inbox.names(&root), ["a"]);
+}
+
 #[test]
 fn a_stored_file_is_moved_with_its_folders_and_over_no_other() {
     for into in ["done", "../done"] {

@@ -9,9 +9,9 @@ use super::{Desk, DeskSettings, News, Running, State, UPLOADS_FROM, WRITE_AGAIN,
 use crate::daemon::jobs::{End, Event, Job, JobId, Outcome, State as JobState, back_off_ns};
 use crate::daemon::service::inboxes;
 use crate::pipeline::{Blame, FileReport, Status};
-use crate::store::FileName;
 use crate::store::clock::now_ns;
 use crate::store::error::Chain;
+use crate::store::{FileName, show_path};
 
 /// What has happened is written down this long after the first of it, all at once.
 const WRITE_AFTER: Duration = Duration::from_millis(100);
@@ -203,6 +203,12 @@ impl Desk {
                         End::Again { .. } | End::Stopped => JobState::Queued,
                     },
                 ),
+            }
+        }
+        for (job, end) in ended {
+            if let End::Failed(reason) = end {
+                let path = show_path(&job.path);
+                tracing::warn!(job = job.id, %path, origin = %job.origin, "given up: {reason}");
             }
         }
         let mut state = self.state();
