@@ -231,6 +231,13 @@ fn what_is_not_there_or_may_be_tried_once_fails_at_once() {
     assert_eq!(job["attempts"], 1, "{job}");
     let reason = job["reason"].as_str().unwrap();
     assert!(reason.contains("No such file"), "{job}");
+    wait_for("the log says so", || {
+        let log = service.log();
+        let mut given_up = log
+            .lines()
+            .filter(|line| line.contains("WARN") && line.contains("given up"));
+        given_up.find_map(|line| line.contains(path.to_str()?).then_some(()))
+    });
 
     // What is not there when it is submitted is no job.
     place
