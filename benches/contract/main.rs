@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `CONTRACT_SCALE` | share of the full sizes, 0.05 unless given; 1 takes about 40 GB of disk |
 //! | `CONTRACT_ROWS` | only these, of: matrix neighbour lowered returned streamed reading control reaction chunks |
+//! | `CONTRACT_LIMITS` | MiB, of the matrix: only these of 24,32,64,128 |
 //! | `CONTRACT_STRICT=1` | bounds on times and sizes fail too |
 //! | `CONTRACT_REQUIRED=1` | fails where no groups can be made, instead of saying that it was skipped |
 //! | `CONTRACT_FILED` | the program, if it is not where it was built |

@@ -4,6 +4,7 @@
 //! speed drifts.
 
 use std::cell::Cell;
+use std::env;
 use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
@@ -95,7 +96,8 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Fallible<()> {
         let inputs = work.inputs(bench)?;
         let mut expected = inputs.digests()?;
         expected.retain(|name, _| !name.ends_with(SHRINKING));
-        let limits: Vec<Option<u64>> = [None].into_iter().chain(LIMITS_MIB.map(Some)).collect();
+        let chosen = LIMITS_MIB.into_iter().filter(|mib| is_chosen(*mib));
+        let limits: Vec<Option<u64>> = [None].into_iter().chain(chosen.map(Some)).collect();
         let mut trials: Vec<Vec<Trial>> = limits.iter().map(|_| Vec::new()).collect();
         // Where there is no speed to compare, one is enough.
         let rounds = match work {
@@ -123,6 +125,14 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Fallible<()> {
         }
     }
     Ok(())
+}
+
+/// Whether this limit is among those that are asked for.
+fn is_chosen(mib: u64) -> bool {
+    env::var("CONTRACT_LIMITS").map_or(true, |limits| {
+        let mut limits = limits.split(',');
+        limits.any(|limit| limit.parse() == Ok(mib))
+    })
 }
 
 fn run(
