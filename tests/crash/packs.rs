@@ -137,18 +137,25 @@ impl<'store> Pack<'store> {
     /// Writes the trailer and dies before that is committed.
     pub(crate) fn seal_and_die(self) -> Dead {
         let (id, path, ends) = (self.id(), self.path(), self.ends);
-        drop(self.writer.seal().unwrap());
+        give_up_lock(&self.writer.seal().unwrap().0);
         Dead { id, path, ends }
     }
 
     /// The writer dies: its lock is gone.
     pub(crate) fn die(self) -> Dead {
+        give_up_lock(self.writer.file());
         Dead {
             id: self.id(),
             path: self.path(),
             ends: self.ends,
         }
     }
+}
+
+/// What closing would do, were it not that a program which another thread is just starting has the file
+/// open for a moment, too.
+fn give_up_lock(pack: &fs::File) {
+    pack.unlock().unwrap();
 }
 
 /// A pack whose writer died.

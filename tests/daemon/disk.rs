@@ -154,9 +154,14 @@ fn jobs_wait_while_the_disk_is_full() {
         let problem = wait_for_problem(&service);
         let why = ["No space left", "full"];
         assert!(why.iter().any(|why| problem.contains(why)), "{problem}");
-        let shown = place.tell(&["status"]).exits(0).stdout;
-        assert!(shown.contains("PROBLEM"), "{shown}");
-        service.ask("GET", "/v1/ready", b"").is(503);
+        // A small file that still fits has it be well, until the next.
+        wait_for("the status shows it", || {
+            let shown = place.tell(&["status"]).exits(0).stdout;
+            shown.contains("PROBLEM").then_some(())
+        });
+        wait_for("it is not ready", || {
+            (service.ask("GET", "/v1/ready", b"").code == 503).then_some(())
+        });
         let jobs = service.status()["jobs"].clone();
         assert_eq!(jobs["failed"], 0, "{jobs}");
         assert_ne!(

@@ -1,5 +1,6 @@
 //! Clients that are slow, many, or make no sense: none of them harms anybody else.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -24,6 +25,20 @@ fn counts(service: &Service<'_>) -> (usize, usize) {
     (service.count("fd"), service.count("task"))
 }
 
+/// The same once the threads run that stay: it answers before the last of them has started.
+fn settled_counts(service: &Service<'_>) -> (usize, usize) {
+    for name in ["filed-jobs", "filed-scrub"] {
+        wait_for("its threads have started", || {
+            let mut tasks = fs::read_dir(format!("/proc/{}/task", service.pid())).unwrap();
+            tasks.find_map(|task| {
+                let found = fs::read_to_string(task.ok()?.path().join("comm")).ok()?;
+                (found.trim() == name).then_some(())
+            })
+        });
+    }
+    counts(service)
+}
+
 #[track_caller]
 fn wait_for_counts(service: &Service<'_>, before: (usize, usize)) {
     let began = Instant::now();
@@ -44,7 +59,7 @@ fn put(socket: &std::path::Path, name: &str, content: &[u8]) -> http::Answer {
 fn half_a_head_is_cut_off() {
     let place = Place::new();
     let service = place.start();
-    let before = counts(&service);
+    let before = settled_counts(&service);
     let mut halves: Vec<UnixStream> = (0..10)
         .map(|_| {
             let mut half = http::connect(&place.socket()).unwrap();
@@ -120,9 +135,9 @@ fn whoever_does_not_read_is_cut_off_and_the_place_is_free_again() {
     let path = http::content_of("/large");
     deaf.write_all(http::head("GET", &path, &[]).as_bytes())
         .unwrap();
-    wait_for("it is being sent", || {
-        (service.try_ask("GET", &path, b"").ok()?.code == 503).then_some(())
-    });
+    // It is being sent.
+    deaf.read_exact(&mut [0; 12]).unwrap();
+    service.ask("GET", &path, b"").is(503);
     // Everything else goes on.
     service.status();
     let file = place.write("file", b"taken in meanwhile");
@@ -402,7 +417,7 @@ fn broken_request(random: &mut Random) -> Vec<u8> {
 fn ten_thousand_broken_requests() {
     let place = Place::new();
     let service = place.start();
-    let before = counts(&service);
+    let before = settled_counts(&service);
     put(&place.socket(), "/there", &noise(3, 200_000)).is(201);
     std::thread::scope(|scope| {
         for thread in 0..4 {

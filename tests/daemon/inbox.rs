@@ -5,12 +5,12 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::content::{Random, digest, noise, text};
-use super::service::{Place, SLOW, Service, finish, is_root, skipped, wait_for};
+use super::service::{LIMIT, Place, SLOW, Service, finish, is_root, skipped, wait_for};
 
 /// A place with an inbox of this name, and more keys for it.
 fn place(keys: &str) -> (Place, PathBuf) {
@@ -48,12 +48,22 @@ fn fill(folder: &Path, numbers: std::ops::Range<usize>) {
     }
 }
 
+/// However long it takes, as long as files are stored.
 fn wait_until_empty(service: &Service<'_>, folder: &Path) {
-    wait_for("the inbox is empty and nothing is in work", || {
-        let jobs = &service.status()["jobs"];
-        let open = jobs["queued"].as_u64()? + jobs["running"].as_u64()?;
-        (open == 0 && entries(folder) == 0).then_some(())
-    });
+    let (mut last, mut moved) = (0, Instant::now());
+    loop {
+        let jobs = service.status()["jobs"].clone();
+        let open = jobs["queued"].as_u64().unwrap() + jobs["running"].as_u64().unwrap();
+        if open == 0 && entries(folder) == 0 {
+            return;
+        }
+        let stored = jobs["stored"].as_u64().unwrap();
+        if stored != last {
+            (last, moved) = (stored, Instant::now());
+        }
+        assert!(moved.elapsed() < LIMIT, "nothing goes on: {jobs}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Every file of `fill` is stored, once, as it was.
@@ -70,7 +80,8 @@ fn assert_stored_once(service: &Service<'_>, folder: &Path, count: usize) {
 #[test]
 fn a_hundred_thousand_files_at_once_are_stored_in_bounded_memory() {
     const FILES: usize = 100_000;
-    let (place, inbox) = place("after = \"delete\"");
+    // As on the smallest machine: each worker has its own buffers.
+    let (place, inbox) = place_with("[pipeline]\nworkers = 2\n", "after = \"delete\"");
     let service = place.start();
     fill(&inbox, 0..FILES);
     wait_until_empty(&service, &inbox);
@@ -95,6 +106,10 @@ fn what_was_not_heard_of_is_found_by_looking() {
     let (place, inbox) = place("after = \"delete\"");
     let service = place.start();
     service.signal(Signal::STOP);
+    wait_for("all of its threads stand still", || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", service.pid())).unwrap();
+        stat.rsplit(") ").next()?.starts_with('T').then_some(())
+    });
     fill(&inbox, 0..queue + 2000);
     service.signal(Signal::CONT);
     wait_until_empty(&service, &inbox);
@@ -199,11 +214,11 @@ fn what_cannot_be_stored_is_put_aside_with_the_reason() {
     fs::rename(&unreadable, inbox.join("secret")).unwrap();
     fs::write(inbox.join("open"), "open").unwrap();
     let failed = inbox.join("failed");
-    let reason = wait_for("the reason is there", || {
-        fs::read_to_string(failed.join("secret.reason.txt")).ok()
-    });
+    // It comes last.
+    let aside = wait_for("it is put aside", || fs::read(failed.join("secret")).ok());
+    assert_eq!(aside, b"secret");
+    let reason = fs::read_to_string(failed.join("secret.reason.txt")).unwrap();
     assert!(reason.contains("Permission denied"), "{reason}");
-    assert_eq!(fs::read(failed.join("secret")).unwrap(), b"secret");
     wait_for("the other one is stored and deleted", || {
         (!inbox.join("open").exists()).then_some(())
     });
@@ -304,15 +319,16 @@ fn a_file_is_not_taken_away_under_its_writer() {
         (service.status()["jobs"]["queued"] == 1).then_some(())
     });
     let mut writer = File::options().append(true).open(&path).unwrap();
+    let written = Instant::now();
     writer.write_all(b", and written to").unwrap();
-    let written = std::time::Instant::now();
     service.ask("POST", "/v1/resume", b"").is(204);
     wait_for("it is stored", || {
         (service.status()["jobs"]["stored"] == 1).then_some(())
     });
     std::thread::sleep(Duration::from_millis(500));
+    let is_there = path.exists();
     if written.elapsed() < Duration::from_millis(2500) {
-        assert!(path.exists(), "it is gone under its writer");
+        assert!(is_there, "it is gone under its writer");
         writer.write_all(b" once more").unwrap();
     }
     let content = fs::read(&path);

@@ -99,7 +99,7 @@ fn peak_during<T>(service: &Service<'_>, work: impl FnOnce() -> T) -> (T, u64) {
 #[test]
 fn a_large_stream_in_and_out_takes_no_more_memory_than_a_small_one() {
     let length = length();
-    let place = Place::configured("[memory]\nlimit = \"128 MiB\"\n");
+    let place = Place::configured("[memory]\nlimit = \"128 MiB\"\n[pipeline]\nworkers = 2\n");
     let service = place.start();
     let before = service.memory("VmRSS");
     let path = http::content_of("/large");

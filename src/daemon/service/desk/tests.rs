@@ -57,11 +57,14 @@ fn end(desk: &Desk, id: JobId, status: Status) {
 #[test]
 fn a_job_that_waits_is_not_forgotten_over_those_that_come() {
     let (_folder, desk) = desk();
-    let later = submit(&desk, job("later", 0, now_ns() + 300_000_000));
+    let due_ns = now_ns() + 300_000_000;
+    let later = submit(&desk, job("later", 0, due_ns));
     let first = submit(&desk, job("now", 0, 0));
-    assert_eq!(given(&desk), first);
     // Not written down before it is looked for again.
-    assert_eq!(given(&desk), later);
+    let order = [given(&desk), given(&desk)];
+    // On a machine so slow that both were due at once, the one that came first goes first.
+    let both_due = order == [later, first] && now_ns() > due_ns;
+    assert!(both_due || order == [first, later], "{order:?}");
 }
 
 #[test]

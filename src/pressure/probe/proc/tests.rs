@@ -49,10 +49,12 @@ fn shared_memory_counts_with_the_anonymous_and_files_do_not() {
 #[test]
 fn this_process_has_anonymous_memory_and_no_more_than_is_resident() {
     let proc = ProcSelf::open(Path::new("/")).expect("open");
+    let resident = || proc.memory().expect("read").resident_bytes;
+    // The files are not read at the same moment, and other tests take and give back memory meanwhile.
+    let before = resident();
     let bytes = proc.anonymous_and_shared_bytes().expect("read");
     assert!(bytes > 0);
-    // The two files are not read at the same moment.
-    assert!(bytes <= proc.memory().expect("read").resident_bytes + (1 << 20));
+    assert!(bytes <= before.max(resident()) + (16 << 20));
 }
 
 #[test]
