@@ -96,8 +96,8 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Fallible<()> {
         let inputs = work.inputs(bench)?;
         let mut expected = inputs.digests()?;
         expected.retain(|name, _| !name.ends_with(SHRINKING));
-        let chosen = LIMITS_MIB.into_iter().filter(|mib| is_chosen(*mib));
-        let limits: Vec<Option<u64>> = [None].into_iter().chain(chosen.map(Some)).collect();
+        let chosen = chosen_mib()?.into_iter().map(Some);
+        let limits: Vec<Option<u64>> = [None].into_iter().chain(chosen).collect();
         let mut trials: Vec<Vec<Trial>> = limits.iter().map(|_| Vec::new()).collect();
         // Where there is no speed to compare, one is enough.
         let rounds = match work {
@@ -127,12 +127,17 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Fallible<()> {
     Ok(())
 }
 
-/// Whether this limit is among those that are asked for.
-fn is_chosen(mib: u64) -> bool {
-    env::var("CONTRACT_LIMITS").map_or(true, |limits| {
-        let mut limits = limits.split(',');
-        limits.any(|limit| limit.parse() == Ok(mib))
-    })
+/// The limits that are asked for.
+fn chosen_mib() -> Fallible<Vec<u64>> {
+    let Ok(asked) = env::var("CONTRACT_LIMITS") else {
+        return Ok(LIMITS_MIB.to_vec());
+    };
+    let known = |limit: &str| {
+        let mib = limit.trim().parse().ok();
+        let mib = mib.filter(|mib| LIMITS_MIB.contains(mib));
+        mib.ok_or_else(|| format!("CONTRACT_LIMITS: {limit:?} is none of {LIMITS_MIB:?}").into())
+    };
+    asked.split(',').map(known).collect()
 }
 
 fn run(
